@@ -1,0 +1,123 @@
+"""The private application: health, readiness and metrics of the whole service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from bridge.errors import JournalUnavailable
+from bridge.journal import Census, Journal
+from bridge.model import State
+
+
+class Admin:
+    """`unready`: reasons of the processes not to be ready. `metrics_directory`: where they keep what they count."""
+
+    def __init__(
+        self,
+        *,
+        journal: Callable[[], Journal | None],
+        unready: Callable[[], Iterable[str]],
+        held: Callable[[], str],
+        metrics_directory: str,
+        clock: Callable[[], int],
+    ) -> None:
+        self._journal = journal
+        self._unready = unready
+        self._held = held
+        self._metrics_directory = metrics_directory
+        self._clock = clock
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/healthz", _healthy),
+                web.get("/readyz", self._ready),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        return app
+
+    async def _ready(self, http: web.Request) -> web.Response:
+        """200, or 503 with a line for each reason."""
+        del http
+        reasons = list(self._unready())
+        if held := self._held():
+            reasons.append(f"forwarding is held: {held}")
+        try:
+            journal = self._journal()
+            if journal is None:
+                reasons.append("deliveries can't be stored: the journal is not open")
+            else:
+                await journal.check()
+        except JournalUnavailable as unavailable:
+            reasons.append(f"deliveries can't be stored: {unavailable}")
+        if reasons:
+            return web.Response(status=503, text="\n".join(reasons) + "\n")
+        return web.Response(text="ready\n")
+
+    async def _metrics(self, http: web.Request) -> web.Response:
+        del http
+        registry = CollectorRegistry()
+        registry.register(_Counted(Path(self._metrics_directory)))
+        registry.register(_Gauges(await self._census(), held=bool(self._held()), now=self._clock()))
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _census(self) -> Census | None:
+        """None while the journal can't be read: the other metrics are wanted most then."""
+        journal = self._journal()
+        try:
+            return None if journal is None else await journal.census()
+        except JournalUnavailable:
+            return None
+
+
+class _Counted(Collector):
+    """What the processes count, those that have ended too: a file each, and kind of metric."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterator[Metric]:
+        # A process that starts just now has made its file, and nothing in it: `merge` can't read that.
+        files = [str(file) for file in self._directory.glob("*.db") if file.stat().st_size]
+        yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # it has no types
+
+
+class _Gauges(Collector):
+    """What is read when it is asked for, not counted."""
+
+    def __init__(self, census: Census | None, *, held: bool, now: int) -> None:
+        self._census = census
+        self._held = held
+        self._now = now
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily(
+            "bridge_forwarding_held", "1 while a configuration fault holds forwarding", value=int(self._held)
+        )
+        if self._census is None:
+            return
+        entries = GaugeMetricFamily("bridge_journal_entries", "Entries in the journal, by state", labels=["state"])
+        for state in State:
+            entries.add_metric([state.value], self._census.counts.get(state, 0))
+        yield entries
+        oldest = self._census.oldest_pending
+        yield GaugeMetricFamily(
+            "bridge_oldest_pending_seconds",
+            "Age of the oldest pending entry",
+            value=0 if oldest is None else max(0, self._now - oldest) / 1000,
+        )
+
+
+async def _healthy(http: web.Request) -> web.Response:
+    del http
+    return web.Response(text="ok\n")

@@ -1,0 +1,114 @@
+"""Puts secrets where `bridge.toml` names their place, `env:NAME` or `file:PATH`, and finds those of the usual variables.
+
+No fault quotes a value, nor what stands where a name or a path belongs: it may be the secret itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bridge import providers
+
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+
+Raw = dict[str, Any]
+
+
+def resolve(raw: Raw, environment: Mapping[str, str], faults: list[str]) -> None:
+    """Fill in every source's secrets and the event key, and add the sources that a provider's variable enables."""
+    if isinstance(sources := raw.setdefault("sources", {}), dict):
+        _resolve_sources(sources, environment, faults)
+    if isinstance(api := raw.setdefault("event_api", {}), dict):
+        _resolve_key(api, environment, faults)
+
+
+def variables(raw: Raw) -> set[str]:
+    """The names of all variables that hold a secret: the usual ones, and those the file names."""
+    usual = {"INNGEST_EVENT_KEY", *(provider.environment for provider in providers.load().values())}
+    return usual | set(re.findall(r"""env:([^'"]+)""", str(raw)))
+
+
+def _resolve_sources(sources: Raw, environment: Mapping[str, str], faults: list[str]) -> None:
+    for name, source in sources.items():
+        if isinstance(source, dict):
+            source["secrets"] = _source_secrets(f"sources.{name}", source, environment, faults)
+    for provider in providers.load().values():
+        found = _variable(provider.environment, environment, faults)
+        if found is not None and provider.name not in sources:
+            sources[provider.name] = {"provider": provider.name, "secrets": found}
+
+
+def _resolve_key(api: Raw, environment: Mapping[str, str], faults: list[str]) -> None:
+    keys = _variable("INNGEST_EVENT_KEY", environment, faults)
+    if keys is None and "key" in api:
+        keys = _places([api["key"]], "event_api.key", environment, faults)
+    if keys is not None:
+        if len(keys) > 1:
+            faults.append("INNGEST_EVENT_KEY: several keys, expected one")
+        api["key"] = keys[0] if keys else ""
+
+
+def _source_secrets(path: str, source: Raw, environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...]:
+    if "secrets" in source:
+        places = source["secrets"] if isinstance(source["secrets"], list) else [source["secrets"]]
+        if not places:
+            faults.append(f"{path}.secrets: empty, so nothing could be verified")
+        return _places(places, f"{path}.secrets", environment, faults)
+    provider = providers.load().get(str(source.get("provider")))
+    if provider is None:
+        return ()
+    found = _variable(provider.environment, environment, faults)
+    if found is None:
+        faults.append(f"{path}.secrets: missing, and {provider.environment} is not set")
+    return found or ()
+
+
+def _places(places: Sequence[object], key: str, environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...]:
+    found: list[str] = []
+    for number, place in enumerate(places, 1):
+        path = key if len(places) == 1 else f"{key}, number {number}"
+        kind, _, where = place.partition(":") if isinstance(place, str) else ("", "", "")
+        if kind == "env" and where:
+            values = _variable(where, environment, faults)
+            if values is None:  # what is no variable's name may be the secret itself
+                faults.append(f"{path}: {where if _VARIABLE.fullmatch(where) else 'the variable'} is not set")
+            found += values or ()
+        elif kind == "file" and where:
+            found += _read(Path(where), path, faults)
+        else:
+            faults.append(f"{path}: expected `env:NAME` or `file:PATH`: secrets do not belong into this file")
+    return tuple(found)
+
+
+def _variable(name: str, environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...] | None:
+    """The comma-separated values of NAME, or of the file NAME_FILE names; None where neither is set."""
+    if name in environment:
+        if f"{name}_FILE" in environment:
+            faults.append(f"{name}: set, and {name}_FILE too: which is meant?")
+        return _split(environment[name], name, faults)
+    if f"{name}_FILE" in environment:
+        return _read(Path(environment[f"{name}_FILE"]), f"{name}_FILE", faults)
+    return None
+
+
+def _read(path: Path, where: str, faults: list[str]) -> tuple[str, ...]:
+    """Its faults do not name the file: a secret may stand where its path belongs."""
+    try:
+        return _split(path.read_bytes().decode(), f"{where}: the file it names", faults)
+    except OSError as error:
+        faults.append(f"{where}: the file it names: {error.strerror}")
+    except UnicodeDecodeError:
+        faults.append(f"{where}: the file it names: not UTF-8")
+    except ValueError:
+        faults.append(f"{where}: names no file: there is a NUL in it")
+    return ()
+
+
+def _split(value: str, where: str, faults: list[str]) -> tuple[str, ...]:
+    parts = [part.strip() for part in re.split(r"[,\n]", value.strip())]
+    if not all(parts):
+        faults.append(f"{where}: {'a blank secret between commas' if any(parts) else 'blank'}")
+    return tuple(part for part in parts if part)

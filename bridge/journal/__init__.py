@@ -1,0 +1,113 @@
+"""Where a delivery lives from the moment it is acknowledged until it is forwarded, skipped or dead.
+
+Nothing else carries a delivery from receiving to forwarding. A journal is one module here that passes
+`tests/contract/test_journals.py`. Times are arguments, in ms, so that the contract is tested without waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from bridge.errors import ConfigInvalid
+from bridge.model import Attempt, Delivery, Entry, Selection, Settlement, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """How many entries are in each state, and when the oldest pending one was received (None: there is none)."""
+
+    counts: Mapping[State, int]
+    oldest_pending: int | None
+
+
+class Journal(Protocol):
+    """Every method raises JournalUnavailable when the journal can't be read or written now, and has then done nothing."""
+
+    async def append(self, delivery: Delivery) -> bool:
+        """Store it, pending, or dead where it has a fault. Durable when this returns.
+
+        False: (source, id) is there already, the provider's retry; nothing was changed.
+        """
+
+    async def claim(self, limit: int, *, now: int, lease: int) -> Sequence[Entry]:
+        """At most `limit` of what is due, the longest due first, with bodies. Nobody else gets them until the lease ends.
+
+        Fewer than there are where the bodies are large: memory stays bounded.
+        """
+
+    async def settle(self, settlements: Sequence[Settlement]) -> int:
+        """How many were settled: not those whose claim was lost to another, nothing changes for them."""
+
+    async def recover(self) -> int:
+        """Make claims that nobody alive can hold due at once. For a forwarder that starts. How many there were."""
+
+    async def replay(self, seqs: Sequence[int], *, now: int, new_ids: bool = False) -> int:
+        """Make finished entries pending and due again. How many: not those pending already, nor those purged."""
+
+    async def find(
+        self, selection: Selection, *, limit: int, beyond: int | None = None, oldest_first: bool = False
+    ) -> Sequence[Entry]:
+        """Without bodies, newest first. `beyond`: go on behind the entry with this seq."""
+
+    async def load(self, seq: int) -> Entry | None:
+        """With its body, where it was not purged."""
+
+    async def attempts(self, seq: int) -> Sequence[Attempt]:
+        """Oldest first, of all its replays; the newest 100."""
+
+    async def census(self) -> Census: ...
+
+    async def prune(self, *, bodies_before: int, ids_before: int, limit: int) -> int:
+        """Forget finished entries received before then: first bodies, later the ids too. At most `limit` of each.
+
+        How many rows were touched: 0 when there is nothing left to do.
+        """
+
+    async def wait(self, seconds: float) -> None:
+        """Return when something new may be due, and at the latest after so long."""
+
+    async def check(self) -> None:
+        """Return if a delivery could be stored now: by storing something."""
+
+    async def close(self) -> None: ...
+
+
+async def open(url: str) -> Journal:  # noqa: A001 - journal.open(url), as gzip.open(path)
+    """The journal at a URL, its schema brought up to date.
+
+    Raises ConfigInvalid where the URL names none, JournalUnavailable where it can't be opened now.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "sqlite":
+        from bridge.journal.sqlite import SqliteJournal  # noqa: PLC0415 - only the one in use is loaded
+
+        return await SqliteJournal.open(path_of(url))
+    raise ConfigInvalid([fault_of(url) or f"journal: unknown scheme `{scheme}`"])
+
+
+def fault_of(url: str) -> str:
+    """What is wrong with a journal's URL, without touching it; empty: nothing."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite":
+        return f"journal: unknown scheme `{parts.scheme}`, expected sqlite:///path/to/file.db"
+    if parts.netloc or path_of(url).is_dir() or parts.path.endswith("/"):
+        return "journal: expected sqlite:///path/to/file.db, with three slashes and the name of a file"
+    return ""
+
+
+def exists(url: str) -> bool:
+    """Whether there is a journal at this URL already, as far as can be told without opening it."""
+    return urlsplit(url).scheme != "sqlite" or path_of(url).exists()
+
+
+def path_of(url: str) -> Path:
+    """The file of a `sqlite:` URL: a bare name is in the working directory, a path begins at the root.
+
+    `sqlite:///bridge.db`, `sqlite:///var/lib/bridge.db` or `sqlite:////var/lib/bridge.db`, `sqlite:///./sub/bridge.db`.
+    """
+    path = unquote(urlsplit(url).path).removeprefix("/")
+    return Path(path) if "/" not in path or path.startswith(("./", "../")) else Path("/", path)

@@ -1,0 +1,146 @@
+"""The journal in one SQLite file, for one machine: any number of processes, one of them the forwarder.
+
+A process has two connections, used by one thread. What the bridge has promised someone, an append or a replay, goes
+through the one that waits for the disk (`synchronous=FULL`). The other (`NORMAL`) survives a crash of the process, and a
+power cut may undo its last moments: a settlement undone so is sent again with the same ids. To switch one connection to
+and fro would cost no more (a microsecond); but what is set once, when it is opened, is never left in the wrong state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from bridge.errors import JournalUnavailable
+from bridge.journal import Census, sqlite_append, sqlite_reads, sqlite_writes
+from bridge.journal.bell import Bell
+from bridge.journal.group_commit import GroupCommit
+from bridge.journal.sqlite_file import SqliteFile
+from bridge.model import TRANSITIONS, Attempt, Delivery, Entry, Selection, Settlement, State
+
+T = TypeVar("T")
+
+
+class SqliteJournal:
+    """See `bridge.journal.Journal` for what each method promises."""
+
+    def __init__(self, path: Path) -> None:
+        """For a running loop. `open` tells whether it works."""
+        self._path = path.resolve()  # SQLite follows a link, and keeps the -wal beside what it leads to
+        self._durable = SqliteFile(self._path, synchronous="FULL")
+        self._quick = SqliteFile(self._path, synchronous="NORMAL")
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._bell = Bell(self._path)
+        self._commits = GroupCommit(self._write, committed=self._bell.ring)
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteJournal:
+        """Creates the file where there is none, for its owner alone."""
+        journal = cls(path)
+        try:
+            await journal._on(journal._quick, lambda _: None)
+        except BaseException:
+            await journal.close()
+            raise
+        return journal
+
+    async def append(self, delivery: Delivery) -> bool:
+        self._check_open()
+        return await self._commits.append(sqlite_append.row_of(delivery), size=len(delivery.body))
+
+    async def claim(self, limit: int, *, now: int, lease: int) -> Sequence[Entry]:
+        return await self._on(self._quick, partial(sqlite_writes.claim, limit=limit, now=now, lease=lease))
+
+    async def settle(self, settlements: Sequence[Settlement]) -> int:
+        for settlement in settlements:
+            _check(settlement)
+        return await self._tidy(partial(sqlite_writes.settle, settlements=settlements)) if settlements else 0
+
+    async def recover(self) -> int:
+        recovered = await self._on(self._quick, sqlite_writes.recover)
+        if recovered:
+            self._bell.ring()
+        return recovered
+
+    async def replay(self, seqs: Sequence[int], *, now: int, new_ids: bool = False) -> int:
+        replayed = await self._on(self._durable, partial(sqlite_writes.replay, seqs=seqs, now=now, new_ids=new_ids))
+        if replayed:
+            self._bell.ring()
+        return replayed
+
+    async def find(
+        self, selection: Selection, *, limit: int, beyond: int | None = None, oldest_first: bool = False
+    ) -> Sequence[Entry]:
+        return await self._on(
+            self._quick,
+            partial(sqlite_reads.find, selection=selection, limit=limit, beyond=beyond, oldest_first=oldest_first),
+        )
+
+    async def load(self, seq: int) -> Entry | None:
+        return await self._on(self._quick, partial(sqlite_reads.load, seq=seq))
+
+    async def attempts(self, seq: int) -> Sequence[Attempt]:
+        return await self._on(self._quick, partial(sqlite_reads.attempts, seq=seq))
+
+    async def census(self) -> Census:
+        return await self._on(self._quick, sqlite_reads.census)
+
+    async def prune(self, *, bodies_before: int, ids_before: int, limit: int) -> int:
+        return await self._tidy(
+            partial(sqlite_writes.prune, bodies_before=bodies_before, ids_before=ids_before, limit=limit)
+        )
+
+    async def wait(self, seconds: float) -> None:
+        self._check_open()
+        await self._bell.wait(seconds)
+
+    async def check(self) -> None:
+        await self._on(self._durable, sqlite_writes.probe)
+
+    async def close(self) -> None:
+        """Never raises. What was accepted is committed first."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._commits.drain()
+        self._bell.close()
+        for file in (self._durable, self._quick):
+            await asyncio.get_running_loop().run_in_executor(self._thread, file.close)
+        self._thread.shutdown()
+
+    def _write(self, rows: Sequence[sqlite_append.Row]) -> asyncio.Future[frozenset[int]]:
+        return self._submit(lambda: self._durable.run(partial(sqlite_append.append, rows=rows)))
+
+    async def _on(self, file: SqliteFile, job: Callable[..., T]) -> T:
+        self._check_open()
+        return await self._submit(lambda: file.run(job))
+
+    async def _tidy(self, job: Callable[..., T]) -> T:
+        """For the forwarder's writing, which is followed by a checkpoint where one is needed."""
+        self._check_open()
+        done = self._submit(lambda: self._quick.run(job))
+        self._submit(self._quick.checkpoint)  # behind it, and nobody waits for it
+        return await done
+
+    def _submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, job)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JournalUnavailable(f"{self._path}: closed")
+
+
+def _check(settlement: Settlement) -> None:
+    """Raises ValueError on what a claim can't lead to."""
+    pending = settlement.state is State.PENDING
+    if settlement.state not in TRANSITIONS[State.PENDING]:
+        raise ValueError(f"a claim can't lead to {settlement.state!r}")
+    if pending != (settlement.due is not None):
+        raise ValueError(f"{settlement.state}: `due` is for pending entries, and they need one")
+    if not pending and settlement.attempt is None:
+        raise ValueError(f"{settlement.state}: an entry that was not tried can only be given back")

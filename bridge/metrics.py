@@ -1,0 +1,129 @@
+"""Every metric the processes count. Labels come from closed sets: sources, outcomes, reasons, states.
+
+With PROMETHEUS_MULTIPROC_DIR set before this is imported, prometheus_client keeps the values in that directory, where
+the supervisor reads those of all processes together.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from bridge.errors import Reason
+from bridge.model import State
+
+# Slack gives up after 3 s, Intercom prefers endpoints below 500 ms; a commit to a good disk takes 1 to 5 ms.
+_ACK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# From milliseconds to the week an Event API may be away.
+_FORWARD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800, 7200, 86400, 604800)
+# Of a directory's name, once it is locked.
+_LIVING = "bridge-metrics-"
+
+DELIVERY_OUTCOMES = ("accepted", "duplicate", "rejected", "handshake", "failed")
+
+
+class Metrics:
+    """One set for a process. Two in one process, as in tests, do not share values."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.registry = registry
+        self.deliveries = Counter(
+            "bridge_deliveries_total",
+            "Webhook requests, by what became of them",
+            ["source", "outcome"],
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "bridge_rejections_total", "Requests rejected, by reason", ["source", "reason"], registry=registry
+        )
+        self.ack_seconds = Histogram(
+            "bridge_ack_seconds",
+            "From the request to the answer that acknowledges it",
+            ["source"],
+            buckets=_ACK_BUCKETS,
+            registry=registry,
+        )
+        self.settled = Counter(
+            "bridge_entries_settled_total",
+            "Entries that reached the state, or came back to pending after an attempt",
+            ["source", "state"],
+            registry=registry,
+        )
+        self.events = Counter("bridge_events_total", "Events the Event API accepted", ["source"], registry=registry)
+        self.forward_seconds = Histogram(
+            "bridge_forward_seconds",
+            "From receipt to acceptance by the Event API",
+            ["source"],
+            buckets=_FORWARD_BUCKETS,
+            registry=registry,
+        )
+        self.event_api_requests = Counter(
+            "bridge_event_api_requests_total",
+            "Requests to the Event API, by what was said",
+            ["outcome"],
+            registry=registry,
+        )
+
+    def announce_receiving(self, sources: Iterable[str]) -> None:
+        """Show zeros from the start, so that the first of each is an increase."""
+        for source in sources:
+            for outcome in DELIVERY_OUTCOMES:
+                self.deliveries.labels(source, outcome)
+            for reason in Reason:
+                self.rejections.labels(source, reason)
+            self.ack_seconds.labels(source)
+
+    def announce_forwarding(self, sources: Iterable[str], verdicts: Iterable[str]) -> None:
+        """As above. `verdicts`: what may be said to a request."""
+        for source in sources:
+            for state in State:
+                self.settled.labels(source, state)
+            self.events.labels(source)
+            self.forward_seconds.labels(source)
+        for verdict in verdicts:
+            self.event_api_requests.labels(verdict)
+
+
+class Directory:
+    """Where all processes of a service keep what they count, as long as it lives.
+
+    In memory, where there is such a place: whoever counts is killed (SIGBUS) when a full disk can't hold the page. With
+    the journal on the same disk, a receiver that should answer 503 would not live to do it.
+    """
+
+    def __init__(self) -> None:
+        """What a service left behind that was killed goes: nobody holds its lock any more."""
+        place = _in_memory() or Path(tempfile.gettempdir())
+        for left in place.glob(f"{_LIVING}*"):
+            _remove_unless_held(left)
+        made = Path(tempfile.mkdtemp(prefix="bridge-starting-", dir=place))
+        self._held = os.open(made, os.O_RDONLY)
+        fcntl.flock(self._held, fcntl.LOCK_EX)
+        self.path = made.rename(made.with_name(made.name.replace("bridge-starting-", _LIVING)))
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._held)
+
+
+def _in_memory() -> Path | None:
+    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a name nobody can know, for us alone
+    return memory if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) else None
+
+
+def _remove_unless_held(left: Path) -> None:
+    with suppress(OSError):  # its service lives, or it is another user's, or somebody else removes it just now
+        held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+        finally:
+            os.close(held)

@@ -1,0 +1,80 @@
+"""Reads bodies and the fields in them. Whatever is not as it should be raises `Unusable`, and nothing else does."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from bridge.errors import Unusable
+from bridge.model import Payload
+
+# No provider's id or type comes near. The Event API's limit for a name is 256 characters, our ids' is 255.
+LONGEST = 255
+# What the Event API takes for a `ts`; a date outside is a slip of the sender.
+_1980, _2100 = 315_532_800, 4_102_444_800
+
+
+def json_object(body: bytes | str) -> Payload:
+    """The JSON object in `body`: UTF-8 alone, no NaN, at most 1,024 levels deep; of duplicate keys the last wins."""
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # Not str(error): some of its messages quote the document.
+        raise Unusable(f"the body is not JSON (line {error.lineno}, column {error.colno})") from None
+    if not isinstance(payload, dict):
+        raise Unusable("the body is JSON, but not an object")
+    return payload
+
+
+def form(body: bytes) -> dict[str, str]:
+    """The fields of an `application/x-www-form-urlencoded` body; of a doubled field the first wins."""
+    try:
+        # 1,000 fields: Slack's slash commands have fifteen. Without a bound, parsing is the attacker's to prolong.
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise Unusable(f"the body is not a form ({type(error).__name__})") from None
+    return dict(reversed(pairs))
+
+
+def text(payload: Payload, *path: str) -> str:
+    """The string at `path`, as `usable` wants it."""
+    return usable(at(payload, *path), ".".join(path))
+
+
+def usable(found: object, where: str) -> str:
+    """A string, not empty, at most LONGEST characters, none of them a control character. `where` names it in the error."""
+    if found is None:
+        raise Unusable(f"{where}: missing")
+    if not isinstance(found, str):
+        raise Unusable(f"{where}: {_kind(found)} instead of a string")
+    if not found:
+        raise Unusable(f"{where}: empty")
+    if len(found) > LONGEST:
+        raise Unusable(f"{where}: {len(found)} characters, at most {LONGEST} can be used")
+    if not found.isprintable():
+        raise Unusable(f"{where}: contains control characters")
+    return found
+
+
+def at(payload: object, *path: str) -> Any:
+    """What lies at `path`, or None where there is no such way."""
+    for key in path:
+        if not isinstance(payload, dict):
+            return None
+        payload = payload.get(key)
+    return payload
+
+
+def milliseconds(seconds: object) -> int | None:
+    """Seconds as a JSON number, in ms; None where it is no number from 1980 to 2100."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    return round(seconds * 1000) if _1980 <= seconds <= _2100 else None
+
+
+def _kind(value: object) -> str:
+    """What JSON calls it."""
+    names = {bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
+    return names.get(type(value), "null")

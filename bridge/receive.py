@@ -1,0 +1,179 @@
+"""POST /webhooks/{source}: read, verify, journal, and only then answer 200.
+
+The answer depends on nothing else: not on a transform, not on the Event API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from aiohttp import StreamReader, web
+from prometheus_client import Counter, Histogram
+
+from bridge import log, providers
+from bridge.errors import JournalUnavailable, Reason, Rejected
+from bridge.journal import Journal
+from bridge.metrics import DELIVERY_OUTCOMES, Metrics
+from bridge.model import Delivery, Outcome, Source, State, WebhookRequest
+from bridge.verify import Provider, verify
+
+# Whoever needs longer for a megabyte is no provider: all of them give up after 3 to 30 seconds themselves.
+READ_TIMEOUT = 10.0
+# Seconds after which a provider is asked to come again. Their own backoff is longer.
+_RETRY_AFTER = "5"
+# Says nothing of why: to whoever probes, every wrong signature looks the same.
+_UNAUTHORIZED = "The signature could not be verified.\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Route:
+    """A source with everything one of its requests needs, looked up once."""
+
+    source: Source
+    provider: Provider
+    headers: tuple[str, ...]
+    outcomes: Mapping[str, Counter]
+    ack_seconds: Histogram
+    buried: Counter
+
+
+class Receiver:
+    """The public application."""
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[Source],
+        journal: Journal,
+        metrics: Metrics,
+        clock: Callable[[], int],
+        read_timeout: float = READ_TIMEOUT,
+    ) -> None:
+        self._routes = {source.name: _route(source, metrics) for source in sources}
+        self._journal = journal
+        self._metrics = metrics
+        self._clock = clock
+        self._read_timeout = read_timeout
+        self._rejections = log.Sparing("delivery.rejected")
+        self._failures = log.Sparing("delivery.failed")
+
+    def application(self) -> web.Application:
+        """To be served with `auto_decompress=False`: what was signed is what was sent, and a bomb stays a bomb."""
+        app = web.Application()
+        for path in ("/webhooks/{source}", "/webhooks/{source}/"):
+            app.router.add_route("POST", path, self._receive)
+            app.router.add_route("HEAD", path, self._exists)
+        app.router.add_get("/healthz", _healthy)
+        return app
+
+    async def _exists(self, http: web.Request) -> web.Response:
+        """Intercom asks before it saves the URL."""
+        return web.Response(status=200 if http.match_info["source"] in self._routes else 404)
+
+    async def _receive(self, http: web.Request) -> web.Response:
+        started = time.perf_counter()
+        route = self._routes.get(http.match_info["source"])
+        if route is None:
+            response = web.Response(status=404, text="There is no such source.\n")
+            response.force_close()
+            return response
+        try:
+            body = await self._read(http, route.source.max_body)
+            answer = verify(
+                WebhookRequest(headers=_headers(http, route.headers), body=body, received_at=(now := self._clock())),
+                source=route.source,
+                provider=route.provider,
+                now=now,
+            )
+            if isinstance(answer, Delivery):
+                await self._store(route, answer)
+                response = web.Response()
+            else:
+                route.outcomes["handshake"].inc()
+                response = web.Response(text=answer.answer, headers=_NOSNIFF)
+        except Rejected as rejected:
+            return self._rejected(route, rejected)
+        except JournalUnavailable as unavailable:
+            return self._unavailable(route, unavailable)
+        route.ack_seconds.observe(time.perf_counter() - started)
+        return response
+
+    async def _store(self, route: _Route, delivery: Delivery) -> None:
+        new = await self._journal.append(delivery)
+        route.outcomes["accepted" if new else "duplicate"].inc()
+        if new and delivery.fault:  # it is dead already: no forwarder will say so
+            route.buried.inc()
+            source, id_ = delivery.source, delivery.id
+            log.warning("entry.dead", source=source, id=id_, outcome=Outcome.UNUSABLE, reason=delivery.fault)
+
+    async def _read(self, http: web.Request, limit: int) -> bytes:
+        """The body, as it was sent. Raises Rejected where it is too large, too slow or cut off."""
+        if (http.content_length or 0) > limit:
+            raise Rejected(Reason.TOO_LARGE, status=413)
+        try:
+            if http.content.is_eof():  # it came with the headers: nothing to wait for
+                body = http.content.read_nowait()
+            else:
+                async with asyncio.timeout(self._read_timeout):
+                    body = await _read_up_to(http.content, limit + 1)
+        except TimeoutError:
+            raise Rejected(Reason.TOO_SLOW, status=408) from None
+        except (web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError, ValueError):
+            raise Rejected(Reason.CUT_OFF, status=400) from None
+        if len(body) > limit:
+            raise Rejected(Reason.TOO_LARGE, status=413)
+        return body
+
+    def _rejected(self, route: _Route, rejected: Rejected) -> web.Response:
+        source = route.source.name
+        route.outcomes["rejected"].inc()
+        self._metrics.rejections.labels(source, rejected.reason).inc()
+        self._rejections.warning(source=source, reason=rejected.reason.value)
+        if rejected.status == HTTPStatus.UNAUTHORIZED:
+            return web.Response(status=rejected.status, text=_UNAUTHORIZED)
+        response = web.Response(status=rejected.status)
+        response.force_close()  # the rest of the body may still be on its way
+        return response
+
+    def _unavailable(self, route: _Route, unavailable: JournalUnavailable) -> web.Response:
+        route.outcomes["failed"].inc()
+        self._failures.error(source=route.source.name, reason=str(unavailable))
+        return web.Response(status=route.provider.unavailable_status, headers={"Retry-After": _RETRY_AFTER})
+
+
+_NOSNIFF = {"X-Content-Type-Options": "nosniff"}
+
+
+def _route(source: Source, metrics: Metrics) -> _Route:
+    provider = providers.load()[source.provider]
+    return _Route(
+        source=source,
+        provider=provider,
+        headers=tuple(dict.fromkeys((*provider.scheme.headers, *provider.headers, "content-type"))),
+        outcomes={outcome: metrics.deliveries.labels(source.name, outcome) for outcome in DELIVERY_OUTCOMES},
+        ack_seconds=metrics.ack_seconds.labels(source.name),
+        buried=metrics.settled.labels(source.name, State.DEAD),
+    )
+
+
+def _headers(http: web.Request, names: tuple[str, ...]) -> dict[str, str]:
+    """One sent twice is joined, as RFC 9110 has it (section 5.3): so a signature beside another is malformed."""
+    given = http.headers
+    return {name: ", ".join(given.getall(name)) for name in names if name in given}
+
+
+async def _read_up_to(content: StreamReader, limit: int) -> bytes:
+    chunks, size = [], 0
+    while size < limit and (chunk := await content.readany()):
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)
+
+
+async def _healthy(http: web.Request) -> web.Response:
+    del http
+    return web.Response(text="ok\n")

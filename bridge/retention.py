@@ -1,0 +1,49 @@
+"""Forgets what is finished and old, in small steps, while everything else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from bridge import log
+from bridge.clock import wall_clock
+from bridge.errors import JournalUnavailable
+from bridge.journal import Journal
+from bridge.settings import RetentionSettings
+
+_DAY = 86_400_000
+# Rows a step: a few milliseconds of the journal's time, which the receiver shares.
+_STEP = 200
+_BETWEEN_STEPS = 0.05
+_BETWEEN_ROUNDS = 60.0
+
+
+class Pruner:
+    """One a service: in the forwarder, which has the journal open and time to spare."""
+
+    def __init__(
+        self, *, journal: Journal, retention: RetentionSettings, clock: Callable[[], int] = wall_clock
+    ) -> None:
+        self._journal = journal
+        self._retention = retention
+        self._clock = clock
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                more = await self.step()
+            except JournalUnavailable as unavailable:
+                log.warning("prune.failed", reason=str(unavailable))
+                more = False
+            await asyncio.sleep(_BETWEEN_STEPS if more else _BETWEEN_ROUNDS)
+
+    async def step(self) -> bool:
+        """Whether there may be more to forget."""
+        now = self._clock()
+        touched = await self._journal.prune(
+            bodies_before=now - self._retention.bodies * _DAY,
+            ids_before=now - self._retention.ids * _DAY,
+            limit=_STEP,
+        )
+        return touched > 0

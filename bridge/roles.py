@@ -1,0 +1,193 @@
+"""`python -m bridge.roles receiver|forwarder ...`: what the supervisor's two children are.
+
+A child reads its settings from the channel, says `ready` on it once it serves, and stops on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import orjson
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from bridge import journal, log, process
+from bridge.clock import wall_clock
+from bridge.errors import JournalUnavailable
+from bridge.event_api import EventApi, Verdict
+from bridge.forward import Forwarder
+from bridge.gate import Gate
+from bridge.metrics import Metrics
+from bridge.receive import Receiver
+from bridge.retention import Pruner
+from bridge.send import Sender
+from bridge.settings import Settings
+from bridge.worker.client import Worker, WorkerSettings
+
+# The committing thread and the event loop share one interpreter: the default, 5 ms, is longer than a commit takes.
+_SWITCH_INTERVAL = 0.0005
+# Seconds for what is on its way when we are stopped; the supervisor kills after 8.
+_GRACE = 4.0
+# Seconds for a sender to notice an answer it got before it had sent everything, such as 413. To close at once would
+# reset the connection, and the answer with it; what is sent meanwhile is read and dropped.
+_LINGER = 1.0
+# Seconds a new connection has, at least, to bring the head of a request; at most twice that.
+_HEAD_WITHIN = 15.0
+
+Say = Callable[[Mapping[str, object]], None]
+
+
+async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public: socket.socket) -> None:
+    """Steps 1 to 3: what is acknowledged is in the journal."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    _allow_many_connections()
+    metrics = Metrics()
+    metrics.announce_receiving(settings.sources)
+    store = await journal.open(settings.journal)
+    application = Receiver(
+        sources=[source.source(name) for name, source in settings.sources.items()],
+        journal=store,
+        metrics=metrics,
+        clock=wall_clock,
+    ).application()
+    runner = public_runner(application)
+    await runner.setup()
+    await web.SockSite(runner, public, backlog=1024).start()
+    watching = asyncio.create_task(drop_the_silent(runner))
+    say({"ready": True})
+    await stopped.wait()
+    watching.cancel()
+    await runner.cleanup()
+    await store.close()
+
+
+def _allow_many_connections() -> None:
+    """As many as we may. The usual soft limit, 1,024, is there for programs that use select()."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems call it infinite, and grant less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def public_runner(application: web.Application) -> web.AppRunner:
+    """How the public application is served. No access log: it would be a line for each delivery."""
+    return web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        auto_decompress=False,
+        shutdown_timeout=_GRACE,
+        lingering_time=_LINGER,
+    )
+
+
+async def drop_the_silent(runner: web.AppRunner, *, within: float = _HEAD_WITHIN) -> None:
+    """For ever: close connections that bring no request. aiohttp waits for the first one without end, so whoever opened
+    as many as we may have and said nothing would keep every provider out.
+    """
+    seen: set[RequestHandler] = set()
+    while True:
+        await asyncio.sleep(within)
+        connections = runner.server.connections if runner.server else []
+        silent = {each for each in connections if not each._request_count}  # noqa: SLF001 - nothing else tells
+        for connection in seen & silent:
+            connection.force_close()
+        seen = silent
+
+
+async def forwarder(settings: Settings, say: Say, stopped: asyncio.Event) -> None:
+    """Steps 4 and 5: what is in the journal reaches the Event API."""
+    api_settings = settings.event_api
+    metrics = Metrics()
+    metrics.announce_forwarding(settings.sources, Verdict)
+    store = await journal.open(settings.journal)
+    company, alone = (Worker(WorkerSettings.of(settings)) for _ in range(2))
+    api = EventApi(
+        api_settings.key,
+        base_url=api_settings.url,
+        dev=api_settings.is_dev,
+        env=api_settings.env,
+        timeout=api_settings.timeout,
+    )
+    async with api:
+        sender = Sender(
+            api=api,
+            gate=Gate(held=lambda reason: say({"held": reason})),
+            metrics=metrics,
+            max_batch_events=api_settings.max_batch_events,
+            max_batch_bytes=api_settings.max_batch_bytes,
+        )
+        forwarding = Forwarder(
+            journal=store,
+            sender=sender,
+            company=company,
+            alone=alone,
+            metrics=metrics,
+            time_limit=settings.transform_timeout,
+            answer_limit=api_settings.timeout,
+            unable=lambda reason: say({"unable": reason}),
+        )
+        say({"ready": True, "held": "", "unable": ""})
+        running = asyncio.create_task(forwarding.run(grace=_GRACE))
+        pruning = asyncio.create_task(Pruner(journal=store, retention=settings.retention).run())
+        stopping = asyncio.create_task(stopped.wait())
+        await asyncio.wait([stopping, running, pruning], return_when=asyncio.FIRST_COMPLETED)
+        forwarding.stop()
+        pruning.cancel()
+        await asyncio.wait([running, pruning])
+    await asyncio.gather(company.stop(), alone.stop())
+    await store.close()
+    _check(running, pruning)
+
+
+def _check(*tasks: asyncio.Task[None]) -> None:
+    """None of them ends by itself. A forwarder that seems to live and forwards nothing would go unseen for days."""
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("process.failed", error=type(error).__name__)  # not its text: it may quote what we forward
+            sys.exit(1)
+
+
+def main(name: str, parent: int, channel: int, *passed: int) -> None:
+    """Be the child of this name until the supervisor wants no more of us."""
+    process.die_with_parent(parent)
+    log.configure(name)
+    conversation = process.adopt(channel)
+    try:
+        settings: Settings = pickle.load(conversation.makefile("rb"))  # noqa: S301 - from our own parent, over a private channel
+    except EOFError:  # it is gone
+        return
+    sockets = [process.adopt(descriptor) for descriptor in passed]
+
+    def say(message: Mapping[str, object]) -> None:
+        conversation.sendall(orjson.dumps(message) + b"\n")
+
+    async def live() -> None:
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+        def abandoned() -> None:
+            loop.remove_reader(conversation)
+            stopped.set()
+
+        loop.add_signal_handler(signal.SIGTERM, stopped.set)
+        loop.add_reader(conversation, abandoned)  # the supervisor says nothing more: only its end can be read
+        if name == "receiver":
+            await receiver(settings, say, stopped, sockets[0])
+        else:
+            await forwarder(settings, say, stopped)
+
+    try:
+        asyncio.run(live())
+    except JournalUnavailable as unavailable:  # it can't be opened; the supervisor starts us again
+        log.error("journal.unavailable", reason=str(unavailable))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -1,0 +1,145 @@
+"""The private application by itself: health, the reasons not to be ready, and metrics read from files of other processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from receiving import Answer, another, ask, listening, receiving, request, samples
+
+from bridge.admin import Admin
+from bridge.journal import Journal
+from bridge.journal.sqlite import SqliteJournal
+
+COUNT = """
+from bridge.metrics import Metrics
+metrics = Metrics()
+metrics.announce_receiving(["stripe"])
+metrics.deliveries.labels("stripe", "accepted").inc(2)
+metrics.ack_seconds.labels("stripe").observe(0.003)
+"""
+
+
+class Private:
+    """An Admin at a port, and what it is told."""
+
+    def __init__(self, folder: Path, store: Journal | None) -> None:
+        self.journal, self.directory = store, folder / "metrics"
+        self.unready: list[str] = []
+        self.held = ""
+        self.now = 1_767_225_600_000
+        self.port = 0
+
+    async def get(self, path: str) -> Answer:
+        return await ask(self.port, request("GET", path))
+
+    async def metrics(self) -> dict[tuple[str, ...], float]:
+        answered = await self.get("/metrics")
+        assert answered.status == 200
+        assert answered.headers["content-type"].startswith("text/plain; version=")
+        return samples(answered.body.decode())
+
+
+@asynccontextmanager
+async def private(folder: Path, store: Journal | None) -> AsyncIterator[Private]:
+    found = Private(folder, store)
+    found.directory.mkdir()
+    admin = Admin(
+        journal=lambda: found.journal,
+        unready=lambda: found.unready,
+        held=lambda: found.held,
+        metrics_directory=str(found.directory),
+        clock=lambda: found.now,
+    )
+    async with listening(web.AppRunner(admin.application())) as found.port:
+        yield found
+
+
+@pytest.fixture
+async def admin(tmp_path: Path) -> AsyncIterator[Private]:
+    store = await SqliteJournal.open(tmp_path / "bridge.db")
+    async with private(tmp_path, store) as found:
+        yield found
+    await store.close()
+
+
+async def test_it_lives(admin: Private) -> None:
+    answered = await admin.get("/healthz")
+    assert (answered.status, answered.body) == (200, b"ok\n")
+
+
+async def test_it_is_ready_when_nothing_speaks_against_it(admin: Private) -> None:
+    answered = await admin.get("/readyz")
+    assert (answered.status, answered.body) == (200, b"ready\n")
+
+
+async def test_every_reason_not_to_be_ready_has_a_line(admin: Private) -> None:
+    admin.unready = ["the receiver is not running"]
+    admin.held = "answered 401: Event key not found"
+    admin.journal = None
+    answered = await admin.get("/readyz")
+    assert answered.status == 503
+    assert answered.body.decode().splitlines() == [
+        "the receiver is not running",
+        "forwarding is held: answered 401: Event key not found",
+        "deliveries can't be stored: the journal is not open",
+    ]
+    assert (await admin.get("/healthz")).status == 200, "to start it again would not help"
+
+
+async def test_a_fault_of_the_configuration_is_a_metric_too(admin: Private) -> None:
+    assert (await admin.metrics())["bridge_forwarding_held",] == 0
+    admin.held = "answered 401"
+    assert (await admin.metrics())["bridge_forwarding_held",] == 1
+
+
+async def test_what_processes_counted_is_summed_also_of_those_that_are_gone(admin: Private) -> None:
+    count(admin.directory)
+    count(admin.directory)
+    found = await admin.metrics()
+    assert found["bridge_deliveries_total", "accepted", "stripe"] == 4
+    assert found["bridge_deliveries_total", "duplicate", "stripe"] == 0, "announced"
+    assert found["bridge_ack_seconds_count", "stripe"] == 2
+    assert found["bridge_ack_seconds_bucket", "0.005", "stripe"] == 2
+
+
+async def test_a_process_that_starts_just_now_does_not_hide_the_others(admin: Private) -> None:
+    """prometheus_client makes its file empty, and fills it a moment later; killed in between, it stays so."""
+    count(admin.directory)
+    (admin.directory / "counter_1.db").touch()
+    assert (await admin.metrics())["bridge_deliveries_total", "accepted", "stripe"] == 2
+
+
+async def test_metrics_are_there_while_the_journal_is_not(admin: Private) -> None:
+    for file in admin.directory.parent.glob("bridge.db*"):
+        file.unlink()
+    found = await admin.metrics()
+    assert ("bridge_forwarding_held",) in found
+    assert ("bridge_journal_entries", "pending") not in found, "no number is better than a wrong one"
+    assert (await admin.metrics())["bridge_journal_entries", "pending"] == 0
+
+
+async def test_the_age_of_the_oldest_pending_entry(tmp_path: Path) -> None:
+    async with receiving(tmp_path) as received, private(tmp_path, received.store) as admin:
+        assert (await admin.metrics())["bridge_oldest_pending_seconds",] == 0
+        for n in range(2):
+            await received.post("stripe", another("stripe", n))
+            received.now += 5_000
+        admin.now = received.now
+        found = await admin.metrics()
+        assert found["bridge_oldest_pending_seconds",] == 10
+        assert found["bridge_journal_entries", "pending"] == 2
+        admin.now = received.now - 60_000
+        assert (await admin.metrics())["bridge_oldest_pending_seconds",] == 0, "a clock set back makes nothing young"
+
+
+def count(directory: Path) -> None:
+    """In a process of its own, which ends."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)}
+    subprocess.run([sys.executable, "-c", COUNT], env=environment, check=True)

@@ -1,0 +1,159 @@
+"""The supervisor's children by themselves, and how it watches over them when starting or stopping goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import pickle
+import resource
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from receiving import logging_into
+from service import until
+
+from bridge import roles
+from bridge.forward import Forwarder
+from bridge.process import command
+from bridge.retention import Pruner
+from bridge.serve import Child
+from bridge.settings import EventApiSettings, Settings, SourceSettings
+
+
+def settings(folder: Path) -> Settings:
+    return Settings(
+        journal=f"sqlite:///{folder}/bridge.db",
+        sources={"stripe": SourceSettings(provider="stripe", secrets=("s",))},
+        event_api=EventApiSettings(dev="http://127.0.0.1:9"),
+    )
+
+
+class Started:
+    """A child whose supervisor is the test."""
+
+    def __init__(self, name: str, folder: Path, *, parent: int | None = None) -> None:
+        self.ours, theirs = socket.socketpair()
+        with theirs, socket.create_server(("127.0.0.1", 0)) as public:
+            passed = [theirs.fileno(), public.fileno()]
+            self.process = subprocess.Popen(
+                command("bridge.roles", name, str(parent or os.getpid()), *map(str, passed)),
+                pass_fds=passed,
+                stderr=subprocess.PIPE,
+            )
+        self.settings = pickle.dumps(settings(folder))
+
+    def end(self) -> tuple[int, str]:
+        """The exit status, and what was logged."""
+        _, said = self.process.communicate(timeout=30)
+        self.ours.close()
+        return self.process.returncode, said.decode()
+
+
+@pytest.mark.parametrize("name", ["receiver", "forwarder"])
+def test_a_child_whose_supervisor_hangs_up_finishes_and_ends(tmp_path: Path, name: str) -> None:
+    """Where the kernel does not kill it with its parent, this has to do."""
+    child = Started(name, tmp_path)
+    child.ours.sendall(child.settings)
+    assert orjson.loads(child.ours.makefile("rb").readline())["ready"] is True
+    child.ours.shutdown(socket.SHUT_WR)
+    assert child.end() == (0, "")
+
+
+def test_a_receiver_takes_as_many_connections_as_it_may(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard - 1), hard))
+    try:
+        child = Started("receiver", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    child.ours.sendall(child.settings)
+    child.ours.makefile("rb").readline()
+    assert resource.prlimit(child.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    child.ours.shutdown(socket.SHUT_WR)
+    child.end()
+
+
+def test_a_child_that_is_told_nothing_ends(tmp_path: Path) -> None:
+    child = Started("receiver", tmp_path)
+    child.ours.shutdown(socket.SHUT_WR)
+    assert child.end() == (0, "")
+
+
+def test_a_child_whose_supervisor_is_another_by_now_ends_at_once(tmp_path: Path) -> None:
+    assert Started("receiver", tmp_path, parent=1).end() == (1, "")
+
+
+@pytest.mark.parametrize("name", ["receiver", "forwarder"])
+def test_a_child_that_cannot_open_the_journal_says_so_in_a_line(tmp_path: Path, name: str) -> None:
+    child = Started(name, tmp_path / "missing")
+    child.ours.sendall(child.settings)
+    status, said = child.end()
+    assert status == 1
+    [line] = map(orjson.loads, said.splitlines())
+    assert (line["process"], line["event"]) == (name, "journal.unavailable")
+    assert line["reason"].endswith(f"the directory {tmp_path}/missing is missing")
+
+
+@pytest.mark.parametrize("fails", [Forwarder, Pruner])
+async def test_a_forwarder_that_falls_over_ends_its_process_without_a_word_of_what_it_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: type
+) -> None:
+    """One that lived on, and forwarded nothing, would go unseen for days."""
+
+    async def fall_over(*_: Any, **__: Any) -> None:
+        raise LookupError("quotes a payload")
+
+    monkeypatch.setattr(fails, "run", fall_over)
+    with logging_into(logged := io.StringIO()), pytest.raises(SystemExit):
+        async with asyncio.timeout(10):
+            await roles.forwarder(settings(tmp_path), lambda _: None, asyncio.Event())
+    line = orjson.loads(logged.getvalue())
+    assert (line["event"], line["error"]) == ("process.failed", "LookupError")
+    assert "payload" not in logged.getvalue()
+
+
+async def test_a_process_that_is_being_started_when_it_is_told_to_stop_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was once, and the service waited for its end until it was killed."""
+    real, begun, done = asyncio.create_subprocess_exec, asyncio.Event(), asyncio.Event()
+    started: list[asyncio.subprocess.Process] = []
+
+    async def slowly(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await real(*arguments, **options))
+        begun.set()
+        await done.wait()
+        return started[0]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    starting = child(tmp_path, dict(os.environ))
+    running = asyncio.create_task(starting.run())
+    await begun.wait()
+    await starting.stop(within=5)
+    done.set()
+    await asyncio.wait_for(running, 5)
+    assert [process.returncode for process in started] == [-9]
+
+
+def child(folder: Path, environment: Mapping[str, str]) -> Child:
+    return Child("forwarder", settings=settings(folder), passed=(), environment=environment, heard=lambda _: None)
+
+
+async def test_a_process_the_machine_has_no_room_for_is_tried_again(tmp_path: Path) -> None:
+    with logging_into(logged := io.StringIO()):
+        starting = child(tmp_path, {"TOO_MUCH": "x" * (8 << 20)})
+        running = asyncio.create_task(starting.run())
+        await until(lambda: logged.getvalue().count("process.ended") == 2)
+        await starting.stop(within=5)
+        await asyncio.wait_for(running, 5)
+    lines = [orjson.loads(line) for line in logged.getvalue().splitlines()]
+    assert [(line["status"], line["next_start_in_seconds"]) for line in lines] == [
+        ("Argument list too long", 0.1),
+        ("Argument list too long", 0.2),
+    ]

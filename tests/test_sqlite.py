@@ -1,0 +1,141 @@
+"""The SQLite journal's file: who may read it, where it is, how its schema grows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import JournalUnavailable
+from bridge.journal.sqlite import SqliteJournal
+from bridge.journal.sqlite_file import migrate
+from bridge.journal.sqlite_schema import MIGRATIONS
+from bridge.model import Delivery
+
+OPENER = """
+import asyncio, sys
+from pathlib import Path
+from bridge.journal.sqlite import SqliteJournal
+
+async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for n in range(20):
+        journal = await SqliteJournal.open(Path(sys.argv[1], f"{n}.db"))
+        await journal.check()
+        await journal.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+async def sqlite(path: Path) -> AsyncIterator[SqliteJournal]:
+    journal = await SqliteJournal.open(path)
+    yield journal
+    await journal.close()
+
+
+def dump(db: sqlite3.Connection) -> list[tuple[object, ...]]:
+    schema = db.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
+    return [*schema, *db.execute("SELECT * FROM tally").fetchall(), *db.execute("PRAGMA user_version").fetchall()]
+
+
+def memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None)
+
+
+async def test_the_files_are_for_their_owner_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        journal = await SqliteJournal.open(path)
+        await journal.wait(0)
+        await journal.check()
+    finally:
+        os.umask(before)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == dict.fromkeys(("journal.db", "journal.db-wal", "journal.db-shm", "journal.db-wake"), 0o600)
+    await journal.close()
+    assert [file.name for file in path.parent.iterdir()] == ["journal.db"]
+
+
+async def test_a_link_leads_to_the_same_journal(sqlite: SqliteJournal, path: Path, delivery: Delivery) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    other = await SqliteJournal.open(link)
+    assert await other.append(delivery)
+    await other.close()
+    assert not await sqlite.append(delivery)
+
+
+async def test_a_relative_path_is_meant_where_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delivery: Delivery
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    journal = await SqliteJournal.open(Path("journal.db"))
+    monkeypatch.chdir("/")
+    assert await journal.append(delivery)
+    await journal.close()
+    assert (tmp_path / "journal.db").exists()
+
+
+def test_every_earlier_schema_becomes_the_one_of_a_new_file() -> None:
+    fresh = memory()
+    migrate(fresh)
+    for released in range(1, len(MIGRATIONS) + 1):
+        old = memory()
+        migrate(old, MIGRATIONS[:released])
+        migrate(old)
+        assert dump(old) == dump(fresh)
+        old.close()
+    fresh.close()
+
+
+def test_a_migration_that_fails_leaves_the_schema_as_it_was() -> None:
+    fresh, db = memory(), memory()
+    migrate(fresh)
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(db, (*MIGRATIONS, ("CREATE TABLE more (n)", "CREATE TABLE tally (n)")))
+    assert dump(db) == dump(fresh)
+    migrate(db, (*MIGRATIONS, ("CREATE TABLE more (n)",)))
+    assert dump(db)[-1] == (len(MIGRATIONS) + 1,)
+    db.close()
+    fresh.close()
+
+
+async def test_the_schema_of_a_newer_release_is_refused(path: Path, delivery: Delivery) -> None:
+    journal = await SqliteJournal.open(path)
+    await journal.append(delivery)
+    await journal._on(journal._quick, lambda db: db.execute("PRAGMA user_version = 99"))
+    await journal.close()
+    with pytest.raises(JournalUnavailable, match=r"journal.db: its schema is number 99, .* run the newer release"):
+        await SqliteJournal.open(path)
+
+
+async def test_a_sqlite_too_old_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 32, 3))
+    with pytest.raises(JournalUnavailable, match=r"journal.db: SQLite 3\.33 is needed"):
+        await SqliteJournal.open(path)
+
+
+async def test_processes_that_open_new_files_at_once_all_get_them(tmp_path: Path) -> None:
+    pipe = asyncio.subprocess.PIPE
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", OPENER, str(tmp_path), stdin=pipe, stdout=pipe)
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None and await process.stdout.readline() == b"ready\n"
+    await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+    assert [process.returncode for process in processes] == [0, 0, 0]
