@@ -82,7 +82,8 @@ class Forwarder:
 
     async def run(self, *, grace: float = 5.0) -> None:
         """Claim and forward until `stop`; then finish what is on its way within `grace` seconds, give the rest back."""
-        await self._recover()
+        while not await self._recover() and not self._stopped.is_set():
+            await self._pause(asyncio.sleep(1))
         while not self._stopped.is_set():
             await self._pause(self._slots.acquire())
             if self._stopped.is_set():
@@ -101,13 +102,15 @@ class Forwarder:
         await asyncio.gather(*left, return_exceptions=True)
         await self._recover()
 
-    async def _recover(self) -> None:
+    async def _recover(self) -> bool:
         """What a forwarder before us held when it died is due again at once, not only when its lease ends."""
         try:
             if recovered := await self._journal.recover():
                 log.info("claims.recovered", entries=recovered)
         except JournalUnavailable as unavailable:
             log.error("journal.unavailable", reason=str(unavailable))
+            return False
+        return True
 
     def stop(self) -> None:
         """Make `run` come to its end."""

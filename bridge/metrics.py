@@ -1,7 +1,7 @@
 """Every metric the processes count. Labels come from closed sets: sources, outcomes, reasons, states.
 
 With PROMETHEUS_MULTIPROC_DIR set before this is imported, prometheus_client keeps the values in that directory, where
-the supervisor reads those of all processes together.
+the supervisor reads those of all processes together. A file each: see `count_on`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, values
 
 from bridge.errors import Reason
 from bridge.model import State
@@ -90,6 +90,12 @@ class Metrics:
             self.forward_seconds.labels(source)
         for verdict in verdicts:
             self.event_api_requests.labels(verdict)
+
+
+def count_on(process: str) -> None:
+    """Go on where the last process of this name was, in its files: by pid, each start would leave its own behind."""
+    if values.ValueClass is not values.MutexValue:
+        values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]  # it has no types
 
 
 class Directory:

@@ -20,11 +20,10 @@ from aiohttp.web_protocol import RequestHandler
 
 from bridge import journal, log, process
 from bridge.clock import wall_clock
-from bridge.errors import JournalUnavailable
 from bridge.event_api import EventApi, Verdict
 from bridge.forward import Forwarder
 from bridge.gate import Gate
-from bridge.metrics import Metrics
+from bridge.metrics import Metrics, count_on
 from bridge.receive import Receiver
 from bridge.retention import Pruner
 from bridge.send import Sender
@@ -50,7 +49,7 @@ async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public:
     _allow_many_connections()
     metrics = Metrics()
     metrics.announce_receiving(settings.sources)
-    store = await journal.open(settings.journal)
+    store = journal.at(settings.journal)
     application = Receiver(
         sources=[source.source(name) for name, source in settings.sources.items()],
         journal=store,
@@ -106,7 +105,7 @@ async def forwarder(settings: Settings, say: Say, stopped: asyncio.Event) -> Non
     api_settings = settings.event_api
     metrics = Metrics()
     metrics.announce_forwarding(settings.sources, Verdict)
-    store = await journal.open(settings.journal)
+    store = journal.at(settings.journal)
     company, alone = (Worker(WorkerSettings.of(settings)) for _ in range(2))
     api = EventApi(
         api_settings.key,
@@ -158,6 +157,7 @@ def main(name: str, parent: int, channel: int, *passed: int) -> None:
     """Be the child of this name until the supervisor wants no more of us."""
     process.die_with_parent(parent)
     log.configure(name)
+    count_on(name)
     conversation = process.adopt(channel)
     try:
         settings: Settings = pickle.load(conversation.makefile("rb"))  # noqa: S301 - from our own parent, over a private channel
@@ -182,11 +182,7 @@ def main(name: str, parent: int, channel: int, *passed: int) -> None:
         else:
             await forwarder(settings, say, stopped)
 
-    try:
-        asyncio.run(live())
-    except JournalUnavailable as unavailable:  # it can't be opened; the supervisor starts us again
-        log.error("journal.unavailable", reason=str(unavailable))
-        sys.exit(1)
+    asyncio.run(live())
 
 
 if __name__ == "__main__":

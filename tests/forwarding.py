@@ -111,7 +111,7 @@ async def bench(
     (tmp_path / "transforms" / "stripe.py").write_text(TRANSFORM)
     settings = WorkerSettings(directories=(tmp_path / "transforms",), max_event_bytes=100_000, time_limit=time_limit)
     stand_in, metrics = StandIn(), Metrics()
-    store = await SqliteJournal.open(tmp_path / "bridge.db")
+    store = SqliteJournal(tmp_path / "bridge.db")
     company, alone = Worker(settings), Worker(settings)
     gate = Gate(held=lambda _: None, dice=lambda: 0.0)
     await stand_in.start()

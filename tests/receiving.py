@@ -183,7 +183,7 @@ async def listening(runner: web.AppRunner) -> AsyncIterator[int]:
 async def receiving(
     folder: Path, *, sources: Sequence[Source] = SOURCES, read_timeout: float = READ_TIMEOUT
 ) -> AsyncIterator[Receiving]:
-    store, metrics = await SqliteJournal.open(folder / "bridge.db"), Metrics()
+    store, metrics = SqliteJournal(folder / "bridge.db"), Metrics()
 
     def clock() -> int:
         return found.now

@@ -193,7 +193,7 @@ class Service:
 
     @asynccontextmanager
     async def journal(self) -> AsyncIterator[SqliteJournal]:
-        store = await SqliteJournal.open(self.folder / "bridge.db")
+        store = SqliteJournal(self.folder / "bridge.db")
         yield store
         await store.close()
 

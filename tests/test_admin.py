@@ -63,7 +63,8 @@ async def private(folder: Path, store: Journal | None) -> AsyncIterator[Private]
 
 @pytest.fixture
 async def admin(tmp_path: Path) -> AsyncIterator[Private]:
-    store = await SqliteJournal.open(tmp_path / "bridge.db")
+    store = SqliteJournal(tmp_path / "bridge.db")
+    await store.census()
     async with private(tmp_path, store) as found:
         yield found
     await store.close()

@@ -64,7 +64,7 @@ class Bridge:
 
     async def stored(self) -> set[str]:
         """As somebody sees it who has not looked before."""
-        store = await SqliteJournal.open(self.received.folder / "bridge.db")
+        store = SqliteJournal(self.received.folder / "bridge.db")
         entries = await store.find(Selection(), limit=1000)
         await store.close()
         return {entry.id for entry in entries}
@@ -73,7 +73,7 @@ class Bridge:
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Bridge]:
     async with receiving(folder) as received:
-        admins = await SqliteJournal.open(folder / "bridge.db")
+        admins = SqliteJournal(folder / "bridge.db")
         admin = Admin(
             journal=lambda: admins,
             unready=lambda: (),

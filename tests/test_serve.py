@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 from disk import fill, make_room, small_disk
-from processes import descendants, is_alive, kill
+from processes import descendants, environment, is_alive, kill
 from service import Service, delivery, elapsed, load, service, until
 
 from bridge.model import State
@@ -90,6 +91,40 @@ async def test_a_receiver_that_is_killed_is_started_again_and_serves(tmp_path: P
         ended = [line for line in running.log() if line["event"] == "process.ended"]
         assert [(line["ended"], line["status"]) for line in ended] == [("receiver", -9)]
         await stand_in.received(2)
+        assert (await running.metrics())["bridge_deliveries_total", "accepted", "stripe"] == 2, "it counts on"
+        assert counters(running.child("receiver")) == {"receiver", "forwarder"}
+
+
+def counters(pid: int) -> set[str]:
+    """Whose files there are, where this process counts."""
+    kept = Path(environment(pid)["PROMETHEUS_MULTIPROC_DIR"])
+    return {file.stem.rpartition("_")[2] for file in kept.iterdir()}
+
+
+async def test_processes_that_start_while_the_journal_is_locked_say_so_and_go_on_when_it_is_free(
+    tmp_path: Path, stand_in: StandIn
+) -> None:
+    """What the forwarder before them held is due at once then, not only when its lease ends."""
+    stand_in.always = Hang()
+    async with service(tmp_path, stand_in.url) as running:
+        assert (await running.post(delivery(1))).status == 200
+        await stand_in.requested(1)
+        stand_in.always = None
+        with closing(sqlite3.connect(tmp_path / "bridge.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            for name in ("receiver", "forwarder"):
+                kill(running.child(name))
+            assert (await running.post(delivery(2))).status == 503
+            assert "locked by another process" in (await running.ready()).text
+            await until(lambda: any(line["event"] == "journal.unavailable" for line in running.log()))
+        since = elapsed()
+        assert (await running.post(delivery(2))).status == 200
+        await stand_in.received(2)
+        assert since() < 30, "half a lease"
+        assert [line["ended"] for line in running.log() if line["event"] == "process.ended"] == [
+            "receiver",
+            "forwarder",
+        ]
 
 
 @pytest.mark.parametrize("name", ["receiver", "forwarder"])

@@ -27,7 +27,7 @@ async def main():
     print("ready", flush=True)
     sys.stdin.readline()
     for n in range(20):
-        journal = await SqliteJournal.open(Path(sys.argv[1], f"{n}.db"))
+        journal = SqliteJournal(Path(sys.argv[1], f"{n}.db"))
         await journal.check()
         await journal.close()
 
@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def sqlite(path: Path) -> AsyncIterator[SqliteJournal]:
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
     yield journal
     await journal.close()
 
@@ -59,7 +59,7 @@ def memory() -> sqlite3.Connection:
 async def test_the_files_are_for_their_owner_alone(path: Path) -> None:
     before = os.umask(0)
     try:
-        journal = await SqliteJournal.open(path)
+        journal = SqliteJournal(path)
         await journal.wait(0)
         await journal.check()
     finally:
@@ -73,7 +73,7 @@ async def test_the_files_are_for_their_owner_alone(path: Path) -> None:
 async def test_a_link_leads_to_the_same_journal(sqlite: SqliteJournal, path: Path, delivery: Delivery) -> None:
     link = path.with_name("link.db")
     link.symlink_to(path)
-    other = await SqliteJournal.open(link)
+    other = SqliteJournal(link)
     assert await other.append(delivery)
     await other.close()
     assert not await sqlite.append(delivery)
@@ -83,7 +83,7 @@ async def test_a_relative_path_is_meant_where_it_was_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delivery: Delivery
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    journal = await SqliteJournal.open(Path("journal.db"))
+    journal = SqliteJournal(Path("journal.db"))
     monkeypatch.chdir("/")
     assert await journal.append(delivery)
     await journal.close()
@@ -115,18 +115,18 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was() -> None:
 
 
 async def test_the_schema_of_a_newer_release_is_refused(path: Path, delivery: Delivery) -> None:
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
     await journal.append(delivery)
     await journal._on(journal._quick, lambda db: db.execute("PRAGMA user_version = 99"))
     await journal.close()
     with pytest.raises(JournalUnavailable, match=r"journal.db: its schema is number 99, .* run the newer release"):
-        await SqliteJournal.open(path)
+        await SqliteJournal(path).census()
 
 
 async def test_a_sqlite_too_old_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 32, 3))
     with pytest.raises(JournalUnavailable, match=r"journal.db: SQLite 3\.33 is needed"):
-        await SqliteJournal.open(path)
+        await SqliteJournal(path).census()
 
 
 async def test_processes_that_open_new_files_at_once_all_get_them(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ FAILED = Attempt(at=T0, outcome=Outcome.RAISED)
 @pytest.fixture
 async def journal(tmp_path: Path, make_delivery: Callable[..., Delivery]) -> AsyncIterator[SqliteJournal]:
     """With four entries: a, b, c, d."""
-    journal = await SqliteJournal.open(tmp_path / "journal.db")
+    journal = SqliteJournal(tmp_path / "journal.db")
     await asyncio.gather(*(journal.append(make_delivery(name)) for name in "abcd"))
     yield journal
     await journal.close()

@@ -35,7 +35,7 @@ async def append(journal, worker):
         os.write(1, f"{worker}.{n}\\n".encode())
 
 async def main():
-    journal = await SqliteJournal.open(Path(sys.argv[1]))
+    journal = SqliteJournal(Path(sys.argv[1]))
     await asyncio.gather(*(append(journal, worker) for worker in range(16)))
 
 asyncio.run(main())
@@ -49,7 +49,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def sqlite(path: Path) -> AsyncIterator[SqliteJournal]:
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
     yield journal
     await journal.close()
 
@@ -101,7 +101,7 @@ async def test_what_arrives_together_is_committed_together(sqlite: SqliteJournal
 
 
 async def test_closing_leaves_no_log_behind(path: Path, make_delivery: Make) -> None:
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
     appends = []
     for wave in range(2):  # the second arrives while the first is on its way to the disk
         appends += [asyncio.create_task(journal.append(make_delivery(f"{wave}.{n}"))) for n in range(50)]
@@ -129,7 +129,7 @@ async def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     said += await process.stdout.read()
     await process.wait()
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
     stored = {entry.id for entry in await journal.find(Selection(), limit=10**6)}
     census = await journal.census()
     await journal.close()

@@ -36,7 +36,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def sqlite(path: Path) -> AsyncIterator[SqliteJournal]:
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
+    await asyncio.gather(journal.census(), journal.check())  # both connections are open
     yield journal
     await journal.close()
 
@@ -89,7 +90,7 @@ async def test_a_journal_that_was_removed_acknowledges_nothing_and_begins_anew(
 async def test_a_journal_that_was_replaced_acknowledges_nothing_and_uses_the_new_one(
     sqlite: SqliteJournal, path: Path, make_delivery: Make
 ) -> None:
-    other = await SqliteJournal.open(path.with_name("other.db"))
+    other = SqliteJournal(path.with_name("other.db"))
     await other.append(make_delivery("restored"))
     await other.close()
     await sqlite.check()
@@ -103,7 +104,7 @@ async def test_a_journal_that_was_replaced_acknowledges_nothing_and_uses_the_new
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 async def test_a_log_that_was_removed_alone_is_found_out(path: Path, make_delivery: Make, suffix: str) -> None:
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
     await journal._submit(journal._quick.close)  # nobody else holds the file: one connection is one process
     assert await journal.append(make_delivery("before"))
     path.with_name(f"journal.db{suffix}").unlink()
@@ -216,7 +217,7 @@ async def why_not_ready(journal: SqliteJournal) -> str:
 
 
 async def test_a_full_disk_acknowledges_nothing_until_there_is_room(small_disk: Path, make_delivery: Make) -> None:
-    journal = await SqliteJournal.open(small_disk / "journal.db")
+    journal = SqliteJournal(small_disk / "journal.db")
     large, reason = await acknowledged(journal, (make_delivery(f"{n}", body=b"x" * 10_000) for n in range(200)))
     small, reason_too = await acknowledged(journal, (make_delivery(f"small {n}", body=b"") for n in range(200)))
     ready = await why_not_ready(journal)
@@ -261,11 +262,11 @@ def damage(path: Path) -> None:
 
 
 async def test_a_damaged_journal_says_so(path: Path, make_delivery: Make) -> None:
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
     await asyncio.gather(*(journal.append(make_delivery(f"{n}")) for n in range(100)))
     await journal.close()
     damage(path)
-    journal = await SqliteJournal.open(path)
+    journal = SqliteJournal(path)
     await none_is_acknowledged(journal, make_delivery, r"journal\.db: damaged: restore it")
     await journal.close()
 
@@ -292,9 +293,7 @@ def no_directory_but_a_file(path: Path) -> None:
         (no_directory_but_a_file, "the directory .* is missing"),
     ],
 )
-async def test_a_journal_that_cannot_be_opened_says_why(
-    path: Path, spoil: Callable[[Path], object], reason: str
-) -> None:
+async def test_one_that_cannot_be_opened_says_why(path: Path, spoil: Callable[[Path], object], reason: str) -> None:
     spoil(path)
     with pytest.raises(JournalUnavailable, match=rf"journal\.db: {reason}"):
-        await SqliteJournal.open(path)
+        await SqliteJournal(path).census()

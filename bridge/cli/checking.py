@@ -59,14 +59,13 @@ async def _check_transforms(settings: Settings) -> Sequence[str]:
 async def _check_journal(settings: Settings) -> Sequence[str]:
     fault = ""
     if settings.journal:
+        store = journal.at(settings.journal)
         try:
-            store = await journal.open(settings.journal)
-            try:
-                await store.check()
-            finally:
-                await store.close()
+            await store.check()
         except BridgeError as error:
             fault = f"journal: {error}"
+        finally:
+            await store.close()
     _tell("journal", not fault and bool(settings.journal), settings.journal or "none, see below")
     return [fault] if fault else []
 

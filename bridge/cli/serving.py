@@ -7,9 +7,9 @@ import os
 
 import click
 
-from bridge import config, log
+from bridge import log
 from bridge.errors import ConfigInvalid
-from bridge.serve import Service
+from bridge.serve import Service, configuration
 from bridge.settings import Settings
 
 
@@ -23,8 +23,7 @@ def serve() -> None:
     STRIPE_WEBHOOK_SECRET=whsec_... INNGEST_EVENT_KEY=... bridge serve
     """
     log.configure("supervisor")
-    settings, faults = config.read(os.environ)
-    config.forget_secrets(os.environ)
+    settings, faults = configuration(os.environ)
     asyncio.run(_serve(settings, faults))
 
 

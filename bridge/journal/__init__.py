@@ -76,17 +76,30 @@ class Journal(Protocol):
     async def close(self) -> None: ...
 
 
+def at(url: str) -> Journal:
+    """The journal at a URL, whether it can be opened now or not: each call opens it where it must, or says why it can't.
+
+    For a running loop. Raises ConfigInvalid where the URL names none.
+    """
+    if urlsplit(url).scheme == "sqlite":
+        from bridge.journal.sqlite import SqliteJournal  # noqa: PLC0415 - only the one in use is loaded
+
+        return SqliteJournal(path_of(url))
+    raise ConfigInvalid([fault_of(url)])
+
+
 async def open(url: str) -> Journal:  # noqa: A001 - journal.open(url), as gzip.open(path)
-    """The journal at a URL, its schema brought up to date.
+    """The journal at a URL, open, its schema brought up to date.
 
     Raises ConfigInvalid where the URL names none, JournalUnavailable where it can't be opened now.
     """
-    scheme = urlsplit(url).scheme
-    if scheme == "sqlite":
-        from bridge.journal.sqlite import SqliteJournal  # noqa: PLC0415 - only the one in use is loaded
-
-        return await SqliteJournal.open(path_of(url))
-    raise ConfigInvalid([fault_of(url) or f"journal: unknown scheme `{scheme}`"])
+    journal = at(url)
+    try:
+        await journal.census()
+    except BaseException:
+        await journal.close()
+        raise
+    return journal
 
 
 def fault_of(url: str) -> str:

@@ -29,7 +29,7 @@ class SqliteJournal:
     """See `bridge.journal.Journal` for what each method promises."""
 
     def __init__(self, path: Path) -> None:
-        """For a running loop. `open` tells whether it works."""
+        """For a running loop. The first call creates the file where there is none, for its owner alone."""
         self._path = path.resolve()  # SQLite follows a link, and keeps the -wal beside what it leads to
         self._durable = SqliteFile(self._path, synchronous="FULL")
         self._quick = SqliteFile(self._path, synchronous="NORMAL")
@@ -37,17 +37,6 @@ class SqliteJournal:
         self._bell = Bell(self._path)
         self._commits = GroupCommit(self._write, committed=self._bell.ring)
         self._closed = False
-
-    @classmethod
-    async def open(cls, path: Path) -> SqliteJournal:
-        """Creates the file where there is none, for its owner alone."""
-        journal = cls(path)
-        try:
-            await journal._on(journal._quick, lambda _: None)
-        except BaseException:
-            await journal.close()
-            raise
-        return journal
 
     async def append(self, delivery: Delivery) -> bool:
         self._check_open()
