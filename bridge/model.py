@@ -169,6 +169,24 @@ class Entry:
     generation: int = 0
     """How many of the replays asked for new event ids."""
 
+    @classmethod
+    def of(cls, delivery: Delivery, *, seq: int = 0) -> Entry:
+        """As it is when the delivery was just stored, in that place."""
+        return cls(
+            seq=seq,
+            source=delivery.source,
+            provider=delivery.provider,
+            prefix=delivery.prefix,
+            id=delivery.id,
+            type=delivery.type,
+            occurred_at=delivery.occurred_at,
+            received_at=delivery.received_at,
+            size=len(delivery.body),
+            headers=delivery.headers,
+            body=delivery.body,
+            due=delivery.received_at,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:

@@ -14,7 +14,7 @@ from bridge import providers, samples
 from bridge.clock import wall_clock
 from bridge.model import Source
 
-_TIMEOUT = aiohttp.ClientTimeout(total=30)
+TIMEOUT = 30.0
 # Bytes of an answer: enough for a challenge, and for what a proxy in between has to say.
 _SHOWN = 1024
 
@@ -57,7 +57,7 @@ async def post(body: bytes, *, source: Source, url: str) -> Reply:
     headers |= scheme.sign(body, secret=source.secrets[0], now=wall_clock())
     started = time.perf_counter()
     async with (
-        aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
         session.post(url, data=body, headers=headers, allow_redirects=False) as response,
     ):
         said = await response.content.read(_SHOWN)

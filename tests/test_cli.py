@@ -64,7 +64,7 @@ def test_a_configuration_that_is_wrong_is_a_line_a_fault_and_ends_with_2(tmp_pat
     told = [line for line in ran.err.splitlines() if not line.startswith("bridge: event_api: ")]
     assert told == [
         "bridge: STRIPE_WEBHOOK_SECRET: blank",
-        "bridge: port: input should be a valid integer, unable to parse string as an integer",
+        "bridge: port: expected a whole number",
         "bridge: two lines: unknown key",
     ]
 

@@ -122,7 +122,7 @@ async def test_a_journal_that_is_none_is_told_once_without_a_password(tmp_path: 
     async with standing_in() as api:
         ran = await check(tmp_path, BRIDGE_JOURNAL=url, INNGEST_DEV=api.url)
     assert (ran.status, marks(ran)["journal"]) == (2, "not")
-    assert [line.split(": ")[1] for line in ran.err.splitlines()] == ["journal"]
+    assert [line.split(": ")[1] for line in ran.err.splitlines()] == ["BRIDGE_JOURNAL"]
 
 
 def test_on_a_terminal_right_and_wrong_have_their_colours(tmp_path: Path) -> None:

@@ -97,6 +97,12 @@ async def test_to_is_an_address_or_a_whole_url(receiver: Receiving, to: str) -> 
 async def test_what_is_not_accepted_ends_with_1_and_the_answer(receiver: Receiving) -> None:
     ran = await send("stripe", "invoice.paid", to=receiver, STRIPE_WEBHOOK_SECRET="another")
     assert (ran.status, "401" in ran.out) == (1, True)
+    assert "bridge: it was signed with the secret configured here, and the bridge there has another\n" in ran.err
+    ran = await asyncio.to_thread(
+        run, "send", "stripe", "invoice.paid", cwd=receiver.folder, BRIDGE_PORT=str(receiver.port)
+    )
+    assert (ran.status, "401" in ran.out) == (1, True)
+    assert "signed with the secret of `bridge dev`" in ran.err and "set STRIPE_WEBHOOK_SECRET" in ran.err
     ran = await send("stripe", "invoice.paid", "--json", to=receiver, STRIPE_WEBHOOK_SECRET="another")
     assert (ran.status, json.loads(ran.out)["status"]) == (1, 401)
     ran = await send("stripe", "invoice.paid", "--to", f"http://127.0.0.1:{receiver.port}/other", to=receiver)
@@ -155,6 +161,7 @@ def test_an_address_that_leads_nowhere_is_a_line_too(tmp_path: Path, to: str, wh
         (["stripe", "nonsense"], "no sample `nonsense` of stripe; there are: account.updated, "),
         (["github"], "'github' is not one of 'intercom', 'slack', 'stripe'"),
         (["stripe", "--file", "nowhere"], "'nowhere' does not exist"),
+        (["stripe", "invoice.paid", "--file", __file__], "either a sample's TYPE, or --file"),
         (["stripe", "invoice.paid", "--to", "http://["], "no address of a bridge"),
         (["stripe", "invoice.paid", "--to", "://"], "no address of a bridge"),
     ],
@@ -168,6 +175,8 @@ def test_a_slip_is_told_with_what_there_is(tmp_path: Path, arguments: list[str],
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_without_a_type_it_lists_the_samples(tmp_path: Path, provider: str) -> None:
     assert run("send", provider, cwd=tmp_path) == Ran(0, "".join(f"{name}\n" for name in samples.names(provider)))
+    listed = run("send", provider, "--json", cwd=tmp_path).out.splitlines()
+    assert [json.loads(line) for line in listed] == [{"provider": provider, "type": n} for n in samples.names(provider)]
 
 
 async def test_an_answer_does_not_steer_the_terminal(tmp_path: Path) -> None:

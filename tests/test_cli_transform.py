@@ -87,13 +87,24 @@ def test_an_id_that_is_not_there_is_a_line(tmp_path: Path) -> None:
     assert ran == Ran(1, "", "bridge: evt_1: no such file, and there is no journal at sqlite:///bridge.db\n")
     assert list(tmp_path.iterdir()) == []
     fill(tmp_path, [(delivery("evt_2"), State.PENDING)])
-    assert run("transform", "evt_1", cwd=tmp_path) == Ran(1, "", "bridge: evt_1: not in the journal\n")
+    assert run("transform", "evt_1", cwd=tmp_path) == Ran(
+        1, "", "bridge: evt_1: no such file, and not in the journal\n"
+    )
 
 
 def test_a_transform_of_the_users_is_used(tmp_path: Path, body: Path) -> None:
     text = "from bridge import Event\ndef transform(d): return [Event(name='a/b'), Event(name='a/b', data={'x': d.id})]"
     ran = run("transform", str(body), "--json", cwd=tmp_path, **transform_of(tmp_path, text))
     assert [event["id"] for event in events(ran)] == ["a/b:evt_1", "a/b:evt_1:2"]
+
+
+def test_what_a_transform_prints_is_not_among_its_events(
+    tmp_path: Path, body: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    printing = "def transform(delivery): print('looked at', delivery.id, flush=True)"
+    ran = run("transform", str(body), "--json", cwd=tmp_path, **transform_of(tmp_path, printing))
+    assert events(ran) == []
+    assert capfd.readouterr() == ("", "looked at evt_1\n"), "of its process"
 
 
 def test_a_transform_does_not_see_the_bridges_secrets(tmp_path: Path, body: Path) -> None:

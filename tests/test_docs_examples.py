@@ -61,20 +61,7 @@ def _verified(provider: Provider, body: bytes) -> tuple[Delivery, Entry]:
     request = WebhookRequest(headers=headers, body=body, received_at=NOW)
     delivery = verify(request, source=source, provider=provider, now=NOW)
     assert isinstance(delivery, Delivery)
-    entry = Entry(
-        seq=1,
-        source=source.name,
-        provider=provider.name,
-        prefix=source.prefix,
-        id=delivery.id,
-        type=delivery.type,
-        occurred_at=delivery.occurred_at,
-        received_at=NOW,
-        size=len(body),
-        headers=headers,
-        body=body,
-    )
-    return delivery, entry
+    return delivery, Entry.of(delivery)
 
 
 async def _run(provider: Provider, body: bytes, transform: Transform | None) -> Result:

@@ -222,14 +222,14 @@ from bridge.worker.client import Worker, WorkerSettings
 settings = WorkerSettings(directories=(Path({str(tmp_path)!r}),), max_event_bytes=1000, time_limit=5)
 asyncio.run(Worker(settings).start())
 """
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    worker = int(parent.stdout.readline())
+    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    assert parent.stderr is not None
+    worker = int(parent.stderr.readline())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     # Ends when the last process that holds it has ended: without its death, this waits for ever.
-    assert parent.stdout.read() == ""
-    parent.stdout.close()
+    assert parent.stderr.read() == ""
+    parent.stderr.close()
     assert worker != parent.pid
 
 

@@ -16,6 +16,7 @@ from bridge import config, log, webhooks
 from bridge import dev as development
 from bridge.cli.output import console, json_document, json_line
 from bridge.errors import ConfigInvalid
+from bridge.event_api import reason
 from bridge.model import Source
 from bridge.serve import Service
 from bridge.settings import Settings
@@ -108,7 +109,9 @@ async def _post(body: bytes, name: str, source: Source, address: str) -> bool:
     try:
         reply = await webhooks.post(body, source=source, url=url)
     except (aiohttp.ClientError, OSError) as error:
-        console.print(f"POST {url}  {source.provider} {name}: {type(error).__name__}", soft_wrap=True)
+        console.print(
+            f"POST {url}  {source.provider} {name}: {reason(error, timeout=webhooks.TIMEOUT)}", soft_wrap=True
+        )
         return False
     took = f"{reply.status} in {reply.seconds * 1000:.0f} ms"
     console.print(f"POST {url}  {source.provider} {name}: {took}", soft_wrap=True)

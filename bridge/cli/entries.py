@@ -177,11 +177,11 @@ async def _replay(store: Journal, seqs: Sequence[int], *, new_ids: bool, quiet: 
     return replayed
 
 
-async def one(store: Journal, id_: str, source: str | None) -> Entry:
+async def one(store: Journal, id_: str, source: str | None, *, unknown: str = "not in the journal") -> Entry:
     """The entry of a delivery's id. Raises BridgeError where there is none, or two."""
     found = await store.find(Selection(id=id_, source=source), limit=2)
     if not found:
-        raise BridgeError(f"{id_}: not in the journal{'' if source is None else f' of source {source}'}")
+        raise BridgeError(f"{id_}: {unknown}{'' if source is None else f' of source {source}'}")
     if len(found) > 1:
         raise BridgeError(f"{id_}: there are several: say which with --source {found[0].source} or {found[1].source}")
     return found[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +19,7 @@ from bridge.cli.output import console, json_document, json_line
 from bridge.clock import wall_clock
 from bridge.dev import known_secret, with_every_provider
 from bridge.errors import BridgeError
+from bridge.event_api import reason
 from bridge.model import Delivery, Entry, Outcome, Source, WebhookRequest
 from bridge.settings import Settings
 from bridge.transform import Result
@@ -91,9 +93,11 @@ def send(
     bridge send stripe customer.created
     bridge send slack --file body.json --to https://hooks.example.com
     """
+    if type_ is not None and file is not None:
+        raise click.UsageError("either a sample's TYPE, or --file with a body of your own")
     if type_ is None and file is None:
         for name in samples.names(provider):
-            click.echo(name)
+            json_line({"provider": provider, "type": name}) if as_json else click.echo(name)
         return
     settings = _settings()
     signed_as = _source(settings, provider, source)
@@ -104,20 +108,39 @@ def send(
         raise click.UsageError(str(error.args[0])) from None
     except ValueError:
         raise click.UsageError(f"--to {to}: no address of a bridge, such as https://hooks.example.com") from None
-    try:
-        reply = asyncio.run(webhooks.post(body, source=signed_as, url=url))
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise BridgeError(f"{url}: {_why(error)}. Is a bridge running there? `bridge dev` starts one") from None
-    if as_json:
-        json_line({"url": url, "status": reply.status, "text": reply.text, "seconds": round(reply.seconds, 4)})
-    else:
-        colour = "green" if reply.is_accepted else "red"
-        said = escape(log.printable(" ".join(reply.text.split())))
-        console.print(
-            f"{escape(url)}: [{colour}]{reply.status}[/] in {reply.seconds * 1000:.0f} ms {said}", soft_wrap=True
-        )
+    reply = _post(body, source=signed_as, url=url)
+    _tell(reply, url=url, as_json=as_json)
+    if reply.status == HTTPStatus.UNAUTHORIZED:
+        raise BridgeError(_which_secret(settings, provider))
     if not reply.is_accepted:
         raise SystemExit(1)
+
+
+def _post(body: bytes, *, source: Source, url: str) -> webhooks.Reply:
+    try:
+        return asyncio.run(webhooks.post(body, source=source, url=url))
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        why = reason(error, timeout=webhooks.TIMEOUT)
+        raise BridgeError(f"{url}: {why}. Is a bridge running there? `bridge dev` starts one") from None
+
+
+def _tell(reply: webhooks.Reply, *, url: str, as_json: bool) -> None:
+    if as_json:
+        json_line({"url": url, "status": reply.status, "text": reply.text, "seconds": round(reply.seconds, 4)})
+        return
+    colour = "green" if reply.is_accepted else "red"
+    said = escape(log.printable(" ".join(reply.text.split())))
+    console.print(f"{escape(url)}: [{colour}]{reply.status}[/] in {reply.seconds * 1000:.0f} ms {said}", soft_wrap=True)
+
+
+def _which_secret(settings: Settings, provider: str) -> str:
+    """What to do about a 401: the bridge asked does not say why."""
+    if any(source.provider == provider for source in settings.sources.values()):
+        return "it was signed with the secret configured here, and the bridge there has another"
+    variable = providers.load()[provider].environment
+    return (
+        f"it was signed with the secret of `bridge dev`, for none is configured here: set {variable} to that bridge's"
+    )
 
 
 @click.command()
@@ -165,7 +188,7 @@ async def _entry_in(settings: Settings, id_: str, source: str | None) -> Entry:
     if not journal.exists(url):
         raise BridgeError(f"{id_}: no such file, and there is no journal at {url}")
     async with open_journal(url) as store:
-        found = await one(store, id_, source)
+        found = await one(store, id_, source, unknown="no such file, and not in the journal")
         return await store.load(found.seq) or found
 
 
@@ -184,19 +207,7 @@ def _entry_of(file: str, settings: Settings, source: str | None) -> Entry:
     delivery = verify(request, source=whose, provider=provider, now=now)
     if not isinstance(delivery, Delivery):
         raise BridgeError(f"{path}: a handshake: answered, and no event")
-    return Entry(
-        seq=0,
-        source=delivery.source,
-        provider=delivery.provider,
-        prefix=delivery.prefix,
-        id=delivery.id,
-        type=delivery.type,
-        occurred_at=delivery.occurred_at,
-        received_at=delivery.received_at,
-        size=len(body),
-        headers=delivery.headers,
-        body=body,
-    )
+    return Entry.of(delivery)
 
 
 def _read(path: Path) -> bytes:
@@ -227,14 +238,3 @@ def _local(settings: Settings) -> str:
     """The bridge on this machine, as one connects to it."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-
-
-def _why(error: Exception) -> str:
-    match error:
-        case TimeoutError():
-            return "no answer in time"
-        case aiohttp.ClientConnectorDNSError():
-            return "the name of the host was not resolved"
-        case OSError(errno=int(number)) if number > 0:
-            return os.strerror(number).lower()
-    return f"no usable answer ({type(error).__name__})"

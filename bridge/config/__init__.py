@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
 from bridge import journal, providers
 from bridge.config import secrets
 from bridge.errors import ConfigInvalid
+from bridge.event_api import server_url
 from bridge.settings import DEV_SERVER, INNGEST, ON, EventApiSettings, Settings, SourceSettings, declared
 
 _SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -30,6 +30,16 @@ _WORDS = {
     "dataclass_type": "expected a table",
     "dict_type": "expected tables, [sources.NAME]",
     "tuple_type": "expected a list",
+    "string_type": "expected a text, in quotes",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "string_too_long": "longer than {max_length} characters",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le:g}",
 }
 
 Raw = dict[str, Any]
@@ -136,8 +146,9 @@ def _validate(raw: Raw, environment: Mapping[str, str], faults: list[str]) -> Se
         try:
             return adapter.validate_python(raw)
         except ValidationError as error:
-            for each in error.errors(include_url=False, include_context=False, include_input=False):
-                message = _WORDS.get(each["type"], each["msg"][:1].lower() + each["msg"][1:])
+            for each in error.errors(include_url=False, include_input=False):
+                words = _WORDS.get(each["type"])
+                message = words.format(**each.get("ctx", {})) if words else each["msg"][:1].lower() + each["msg"][1:]
                 faults.append(f"{_where(each['loc'], environment)}: {message}")
                 _drop(raw, list(each["loc"]), missing=each["type"] == "missing")
 
@@ -175,7 +186,7 @@ def _less_what_is_wrong(settings: Settings) -> Settings:
 def _faults(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     """What no type can say."""
     if fault := _journal_fault(settings.journal):
-        yield fault
+        yield f"{_where(('journal',), environment)}: {fault}"
     for key, host in (("host", settings.host), ("admin_host", settings.admin_host)):
         if not _is_host(host):
             yield f"{_where((key,), environment)}: neither an address nor the name of a host"
@@ -183,7 +194,7 @@ def _faults(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]
         yield from _source_faults(f"sources.{name}", name, source)
     for directory in settings.transforms:
         if fault := _directory_fault(directory):
-            yield f"transforms: {directory}: {fault}"
+            yield f"{_where(('transforms',), environment)}: {directory}: {fault}"
     if settings.retention.ids < settings.retention.bodies:
         yield "retention.ids: shorter than retention.bodies, but a body without its id would be a new delivery"
     yield from _event_api_faults(settings.event_api, environment)
@@ -192,11 +203,11 @@ def _faults(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]
 def _journal_fault(url: str) -> str:
     try:
         nul = "\0" in str(journal.path_of(url))
-        return "journal: there is a NUL in its path" if nul else journal.fault_of(url)
+        return "there is a NUL in its path" if nul else journal.fault_of(url)
     except OSError as error:
-        return f"journal: {error.strerror}"
+        return error.strerror or type(error).__name__
     except ValueError:
-        return "journal: no URL, expected sqlite:///path/to/file.db"
+        return "no URL, expected sqlite:///path/to/file.db"
 
 
 def _directory_fault(directory: str) -> str:
@@ -220,20 +231,13 @@ def _is_host(host: str) -> bool:
 
 def _event_api_faults(api: EventApiSettings, environment: Mapping[str, str]) -> Iterator[str]:
     names_server = api.is_dev and api.dev.lower() not in ON
-    if not _is_url(api.url):
+    try:
+        server_url(api.url)
+    except ValueError:
         where = _where(("event_api", "dev" if names_server else "base_url"), environment)
         yield f"{where}: expected {'1, 0 or ' if names_server else ''}a URL such as {DEV_SERVER if names_server else INNGEST}"
     if not (api.env.isascii() and api.env.isprintable()):
         yield f"{_where(('event_api', 'env'), environment)}: sent as a header, so it must be printable ASCII"
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        return False
-    return bool(fine) and not parts.query and not parts.fragment and url.isprintable() and " " not in url
 
 
 def _source_faults(path: str, name: str, source: SourceSettings) -> Iterator[str]:

@@ -34,7 +34,7 @@ from bridge.event_api.answer import Answer, Verdict, read
 from bridge.model import Event
 from bridge.retry import Policy, delay
 
-__all__ = ["Answer", "EventApi", "Verdict", "batches", "read", "seed"]
+__all__ = ["Answer", "EventApi", "Verdict", "batches", "read", "reason", "seed", "server_url"]
 
 # The server's own limit: of 5,001 it stores 4,999 and refuses one for nothing that is in it.
 MOST_EVENTS = 5_000
@@ -72,7 +72,7 @@ class EventApi:
         if not (env.isascii() and env.isprintable()):
             raise ValueError("env is sent as a header: it must be printable ASCII")
         self._key = key.strip()
-        self._url = f"{_base(base_url)}/e/{quote(self._key, safe='') or 'dev'}"
+        self._url = f"{server_url(base_url)}/e/{quote(self._key, safe='') or 'dev'}"
         self._headers = {"Content-Type": "application/json"} | ({"x-inngest-env": env} if env else {})
         self._max_batch_events = max_batch_events
         self._max_batch_bytes = max_batch_bytes
@@ -107,7 +107,7 @@ class EventApi:
                 said = await _whole(response.content)
                 heard = {name.lower(): value for name, value in response.headers.items()}
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: the host can't be a host's name
-            return Answer(verdict=Verdict.UNAVAILABLE, error=_reason(error, self._timeout))
+            return Answer(verdict=Verdict.UNAVAILABLE, error=reason(error, timeout=self._timeout))
         if said is None:
             return Answer(verdict=Verdict.UNAVAILABLE, error=f"answered {response.status} with more than 1 MiB")
         return read(response.status, heard, said, sent=len(batch), key=self._key)
@@ -186,16 +186,17 @@ def seed(ids: Sequence[str], *, at: int, salt: str = "") -> str:
     return f"{min(max(at, 1), _LATEST_SEED)},{entropy}"
 
 
-def _base(url: str) -> str:
-    """Does not repeat the URL in an error: people paste whole ones, with the key."""
+def server_url(url: str) -> str:
+    """The URL without the slash at its end. Raises ValueError, without repeating it: people paste whole ones, with the key."""
+    url = url.strip().rstrip("/")
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
         fine = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         fine = False
-    if not fine or parts.query or parts.fragment:
+    if not fine or parts.query or parts.fragment or not url.isprintable() or " " in url:
         raise ValueError("base_url must be http:// or https://, a host, and no more than a path")
-    return url.strip().rstrip("/")
+    return url
 
 
 async def _whole(content: aiohttp.StreamReader) -> bytes | None:
@@ -208,8 +209,8 @@ async def _whole(content: aiohttp.StreamReader) -> bytes | None:
     return bytes(said)
 
 
-def _reason(error: Exception, timeout: float) -> str:
-    """By its class and number alone: what it says holds the URL, or what the server sent."""
+def reason(error: Exception, *, timeout: float) -> str:
+    """Why there was no answer, by the error's class and number alone: what it says holds the URL, or what the server sent."""
     match error:
         case TimeoutError():
             return f"timed out after {timeout:g} s"
@@ -222,7 +223,7 @@ def _reason(error: Exception, timeout: float) -> str:
         case aiohttp.ServerDisconnectedError():
             return "the connection was closed without an answer"
         case OSError(errno=int(number)) if number > 0:
-            return f"{os.strerror(number).lower()} ({type(error).__name__})"
+            return os.strerror(number).lower()
     return f"no usable answer ({type(error).__name__})"
 
 

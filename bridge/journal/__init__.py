@@ -85,7 +85,7 @@ def at(url: str) -> Journal:
         from bridge.journal.sqlite import SqliteJournal  # noqa: PLC0415 - only the one in use is loaded
 
         return SqliteJournal(path_of(url))
-    raise ConfigInvalid([fault_of(url)])
+    raise ConfigInvalid([f"journal: {fault_of(url)}"])
 
 
 async def open(url: str) -> Journal:  # noqa: A001 - journal.open(url), as gzip.open(path)
@@ -106,9 +106,9 @@ def fault_of(url: str) -> str:
     """What is wrong with a journal's URL, without touching it; empty: nothing."""
     parts = urlsplit(url)
     if parts.scheme != "sqlite":
-        return f"journal: unknown scheme `{parts.scheme}`, expected sqlite:///path/to/file.db"
+        return f"unknown scheme `{parts.scheme}`, expected sqlite:///path/to/file.db"
     if parts.netloc or path_of(url).is_dir() or parts.path.endswith("/"):
-        return "journal: expected sqlite:///path/to/file.db, with three slashes and the name of a file"
+        return "expected sqlite:///path/to/file.db, with three slashes and the name of a file"
     return ""
 
 

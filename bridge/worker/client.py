@@ -75,6 +75,7 @@ class Worker:
                     *command("bridge.worker", str(theirs.fileno()), str(os.getpid())),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
+                    stdout=2,  # what a transform prints belongs beside the log, not into what a command prints
                 )
         except OSError as error:  # no more processes, or files
             return Loaded(faults=(f"transforms: no process for them can be started: {error.strerror}",))

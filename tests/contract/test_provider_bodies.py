@@ -196,28 +196,12 @@ def spoilt(payload: Payload, path: tuple[str, ...], wrong: object) -> bytes:
 @pytest.mark.parametrize(("name", "sample"), SAMPLES)
 def test_an_entry_gives_the_delivery_it_was(name: str, sample: str) -> None:
     delivery = deliver(name, samples.body(name, sample))
-    assert restore(entry(delivery), provider=PROVIDERS[name]) == delivery
+    assert restore(Entry.of(delivery), provider=PROVIDERS[name]) == delivery
 
 
 @every
 def test_an_entry_with_a_fault_or_without_its_body_gives_none(name: str) -> None:
-    whole = entry(deliver(name, samples.body(name, samples.names(name)[0])))
-    for unusable in (entry(deliver(name, b"{}")), replace(whole, body=None), replace(whole, headers=None)):
+    whole = Entry.of(deliver(name, samples.body(name, samples.names(name)[0])))
+    for unusable in (Entry.of(deliver(name, b"{}")), replace(whole, body=None), replace(whole, headers=None)):
         with pytest.raises(Unusable):
             restore(unusable, provider=PROVIDERS[name])
-
-
-def entry(delivery: Delivery) -> Entry:
-    return Entry(
-        seq=1,
-        source=delivery.source,
-        provider=delivery.provider,
-        prefix=delivery.prefix,
-        id=delivery.id,
-        type=delivery.type,
-        occurred_at=delivery.occurred_at,
-        received_at=delivery.received_at,
-        size=len(delivery.body),
-        headers=delivery.headers,
-        body=delivery.body,
-    )
