@@ -11,12 +11,12 @@ from bridge.log import printable
 
 # In the order one meets them. Each is loaded when it is called: `serve` must not carry what only `list` needs.
 _COMMANDS = {
-    "dev": "developing:dev",
-    "serve": "serving:serve",
-    "check": "checking:check",
-    "sources": "trying:sources",
-    "send": "trying:send",
-    "transform": "trying:transform",
+    "dev": "dev:dev",
+    "serve": "serve:serve",
+    "check": "check:check",
+    "sources": "sources:sources",
+    "send": "send:send",
+    "transform": "transform:transform",
     "list": "entries:list_",
     "show": "entries:show",
     "replay": "entries:replay",

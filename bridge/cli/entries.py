@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -12,8 +11,9 @@ import click
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bridge import config, journal, log
+from bridge import journal
 from bridge.cli import LAYOUT
+from bridge.cli.configured import configured
 from bridge.cli.output import Moment, console, iso, json_document, json_line, moment, state, table
 from bridge.clock import wall_clock
 from bridge.dev import JOURNAL
@@ -223,9 +223,7 @@ def _readable(body: str) -> str:
 
 def _with_journal(run: Callable[[Journal], Awaitable[T]]) -> T:
     """Run with the configured journal open. It must be there: to look into none is a slip, not a wish for a new one."""
-    log.configure()
-    settings = config.load(os.environ, serving=False)
-    url = journal_of(settings)
+    url = journal_of(configured())
     if not journal.exists(url):
         raise ConfigInvalid([f"journal: {url}: there is none yet; `bridge serve` or `bridge dev` makes it"])
 
