@@ -28,10 +28,12 @@ LOCK := --quiet --universal --generate-hashes --no-header --python-version 3.11 
 
 clean: ## remove what the others made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -f bridge-dev.db bridge-dev.db-*
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/run: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
-	@echo "Installing into $(VENV)"
+	@echo "Installing into $(VENV): about half a minute, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .

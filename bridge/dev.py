@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from bridge import providers
+from bridge import journal, providers
 from bridge.settings import DEV_SERVER, EventApiSettings, Settings, SourceSettings
 from bridge.stand_in import StandIn
 
@@ -27,14 +27,18 @@ def known_secret(provider: str) -> str:
 
 
 def with_every_provider(settings: Settings) -> Settings:
-    """A source for each provider that has none."""
-    configured = {source.provider for source in settings.sources.values()}
+    """A source for each provider that has none, and that secret for each source whose own is not here."""
+    configured = {
+        name: source if source.secrets else replace(source, secrets=(known_secret(source.provider),))
+        for name, source in settings.sources.items()
+    }
+    had = {source.provider for source in configured.values()}
     added = {
         name: SourceSettings(provider=name, secrets=(known_secret(name),))
         for name in providers.load()
-        if name not in configured and name not in settings.sources
+        if name not in had and name not in configured
     }
-    return replace(settings, sources={**settings.sources, **added})
+    return replace(settings, sources={**configured, **added})
 
 
 # Not the journal of `bridge serve`: what was acknowledged there must not end in a stand-in, nor a sample at Inngest.
@@ -45,6 +49,12 @@ def on_this_machine(settings: Settings, environment: Mapping[str, str]) -> Setti
     """On loopback and with a journal of its own, unless BRIDGE_HOST and BRIDGE_JOURNAL say otherwise."""
     host = settings.host if environment.get("BRIDGE_HOST") else "127.0.0.1"
     return replace(settings, host=host, journal=settings.journal if environment.get("BRIDGE_JOURNAL") else JOURNAL)
+
+
+def journal_at_hand(settings: Settings) -> str:
+    """The one that commands look into: as configured; where none is, and there is none, that of `bridge dev`."""
+    default = settings.journal == Settings().journal
+    return JOURNAL if default and not journal.exists(settings.journal) and journal.exists(JOURNAL) else settings.journal
 
 
 class Destination:

@@ -6,6 +6,7 @@ one bad event never spoils the batch it travels in.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -94,12 +95,24 @@ def encode(event: Event, *, max_bytes: int = MAX_BYTES) -> bytes:
         if value:
             wire[field] = value
     try:
-        encoded = orjson.dumps(wire)
-    except TypeError as error:  # JSONEncodeError is one; its text names types and limits, never values
+        encoded = _dumps(wire)
+    except (TypeError, ValueError) as error:  # their text names types and limits, never values
         raise EventInvalid(f"{event.name}: cannot be written as JSON: {error}") from None
+    except RecursionError:
+        raise EventInvalid(f"{event.name}: cannot be written as JSON: too deeply nested") from None
     if len(encoded) > max_bytes:
         raise EventInvalid(f"{event.name}: {len(encoded):,} bytes, at most {max_bytes:,} are allowed")
     return encoded
+
+
+def _dumps(wire: object) -> bytes:
+    try:
+        return orjson.dumps(wire)
+    except TypeError as error:  # JSONEncodeError is one
+        if "ecursion" not in str(error):
+            raise
+    # orjson reads 1,024 levels and writes 254.
+    return json.dumps(wire, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def check(event: Event) -> None:

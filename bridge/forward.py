@@ -74,6 +74,7 @@ class Forwarder:
         self.lease = round((self._holding + answer_limit + _MARGIN) * 1000)
         """ms. As long as all that is begun in it can take: or what is sent would be sent again by the next claim."""
         self._accepted_at = 0
+        self._refusals = log.Sparing("event_api.refusing")
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._waiting_alone = 0
@@ -82,7 +83,7 @@ class Forwarder:
 
     async def run(self, *, grace: float = 5.0) -> None:
         """Claim and forward until `stop`; then finish what is on its way within `grace` seconds, give the rest back."""
-        while not await self._recover() and not self._stopped.is_set():
+        while not await self._recover("claims.recovered") and not self._stopped.is_set():
             await self._pause(asyncio.sleep(1))
         while not self._stopped.is_set():
             await self._pause(self._slots.acquire())
@@ -100,13 +101,13 @@ class Forwarder:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        await self._recover()
+        await self._recover("claims.released")
 
-    async def _recover(self) -> bool:
-        """What a forwarder before us held when it died is due again at once, not only when its lease ends."""
+    async def _recover(self, event: str) -> bool:
+        """What is held is due again at once, not only when its lease ends: by a forwarder that died, or by us when we stop."""
         try:
             if recovered := await self._journal.recover():
-                log.info("claims.recovered", entries=recovered)
+                log.info(event, entries=recovered)
         except JournalUnavailable as unavailable:
             log.error("journal.unavailable", reason=str(unavailable))
             return False
@@ -178,15 +179,19 @@ class Forwarder:
 
     async def _give_back_all(self, entries: Sequence[Entry], why: WorkerUnavailable, deadline: float) -> None:
         """None of them is at fault: a module was changed and no longer loads, or the machine has no room."""
-        log.error("worker.unavailable", reason=str(why))
         self._say_unable(str(why))
         due = self._clock() + _LATER
         await self._settle([(entry, retry.given_back(entry, due=due)) for entry in entries], deadline)
 
     def _say_unable(self, reason: str) -> None:
-        if reason != self._unable_because:
-            self._unable_because = reason
-            self._unable(reason)
+        if reason == self._unable_because:
+            return
+        if reason:
+            log.error("worker.unavailable", reason=reason)
+        else:
+            log.info("worker.back")
+        self._unable_because = reason
+        self._unable(reason)
 
     async def _put_aside(self, suspects: Sequence[Entry], deadline: float) -> None:
         """Try as many of them alone as there is room for, apart from all others; give the rest back for a while."""
@@ -239,7 +244,8 @@ class Forwarder:
         outcome = result.outcome or Outcome.SKIPPED
         policy = {Outcome.STUCK: retry.STUCK, Outcome.POSTPONED: retry.POSTPONED}.get(outcome)
         attempt = Attempt(at=self._clock(), outcome=outcome, error=result.error)
-        return await self._after(entry, attempt, policy, wait=round(result.after * 1000))
+        before = () if policy is None else await self._before(entry)
+        return self._after(entry, attempt, policy, before, wait=round(result.after * 1000))
 
     async def _sent(self, parcel: Parcel) -> tuple[Entry, Settlement]:
         """What becomes of an entry whose events are decided."""
@@ -249,30 +255,30 @@ class Forwarder:
         if parcel.refusal is None:
             self._metrics.forward_seconds.labels(entry.source).observe((now - entry.received_at) / 1000)
             attempt = Attempt(at=now, outcome=Outcome.FORWARDED, events=parcel.accepted)
-            return await self._after(entry, attempt, None)
-        policy = None
+            return self._after(entry, attempt, None, ())
+        policy, before = None, await self._before(entry)
         if parcel.refusal.obscure:
-            lately = now - self._accepted_at <= _LATELY
-            policy = retry.REFUSED_OBSCURELY if lately else retry.REFUSED_OBSCURELY_AS_ALL_ARE
-        error = parcel.refusal.error
-        attempt = Attempt(at=now, outcome=Outcome.REFUSED, error=error, events=parcel.accepted)
-        return await self._after(entry, attempt, policy)
+            # Where another was accepted lately, or since the last time, it is the event; else it may be the server.
+            others_are = self._accepted_at >= min((now - _LATELY, *(each.at for each in before[-1:])))
+            policy = retry.REFUSED_OBSCURELY if others_are else retry.REFUSED_OBSCURELY_AS_ALL_ARE
+            self._refusals.warning(reason=parcel.refusal.error)
+        attempt = Attempt(at=now, outcome=Outcome.REFUSED, error=parcel.refusal.error, events=parcel.accepted)
+        return self._after(entry, attempt, policy, before)
 
-    async def _after(
-        self, entry: Entry, attempt: Attempt, policy: retry.Policy | None, *, wait: int = 0
+    def _after(
+        self, entry: Entry, attempt: Attempt, policy: retry.Policy | None, before: Sequence[Attempt], *, wait: int = 0
     ) -> tuple[Entry, Settlement]:
-        times = 1 if policy is None else await self._times(entry, attempt.outcome)
+        times = 1 + sum(each.outcome is attempt.outcome for each in before)
         return entry, retry.settlement(entry, attempt, policy=policy, times=times, dice=self._dice(), wait=wait)
 
-    async def _times(self, entry: Entry, outcome: Outcome) -> int:
-        """How often it has come to this outcome, now included, since it arrived or was last replayed."""
+    async def _before(self, entry: Entry) -> Sequence[Attempt]:
+        """Its attempts since it arrived or was last replayed."""
         if not entry.attempts:
-            return 1
+            return ()
         try:
-            before = (await self._journal.attempts(entry.seq))[-entry.attempts :]
+            return (await self._journal.attempts(entry.seq))[-entry.attempts :]
         except JournalUnavailable:  # then one try more than it should have
-            return 1
-        return 1 + sum(attempt.outcome is outcome for attempt in before)
+            return ()
 
     async def _settle(self, settlements: Sequence[tuple[Entry, Settlement]], deadline: float) -> None:
         """As long as the lease is ours; after it, the next claim forwards them again, with the same ids."""

@@ -80,9 +80,9 @@ class _Readable(logging.Formatter):
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"\033[2m{name}=\033[0m{printable(str(value))}" for name, value in _fields(record).items())
         level = _LEVELS.get(record.levelno, record.levelname)
-        return f"\033[2m{_time(record):%H:%M:%S}\033[0m {level} {self._process:<10} {record.getMessage()} {fields}"
+        head = f"\033[2m{_time(record):%H:%M:%S}\033[0m {level} {self._process:<10} {record.getMessage()}"
+        return " ".join((head, *(f"\033[2m{name}=\033[0m{_quoted(value)}" for name, value in _fields(record).items())))
 
 
 def _time(record: logging.LogRecord) -> datetime:
@@ -92,6 +92,12 @@ def _time(record: logging.LogRecord) -> datetime:
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     fields: dict[str, object] = getattr(record, "fields", {})
     return fields
+
+
+def _quoted(value: object) -> str:
+    """So that one sees where it ends."""
+    text = printable(str(value))
+    return f'"{text}"' if " " in text or not text else text
 
 
 def printable(text: str, *, keep: str = "") -> str:

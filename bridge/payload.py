@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,16 +17,37 @@ LONGEST = 255
 _1980, _2100 = 315_532_800, 4_102_444_800
 
 
-def json_object(body: bytes | str) -> Payload:
-    """The JSON object in `body`: UTF-8 alone, no NaN, at most 1,024 levels deep; of duplicate keys the last wins."""
+def json_object(body: bytes) -> Payload:
+    """The JSON object in `body`: UTF-8 alone, no NaN, at most 1,024 levels deep; of duplicate keys the last wins.
+
+    Half a surrogate pair, as JavaScript writes a text that was cut inside an emoji, becomes U+FFFD: the Event API would
+    do the same.
+    """
     try:
-        payload = orjson.loads(body)
+        payload = _loads(body)
     except orjson.JSONDecodeError as error:
         # Not str(error): some of its messages quote the document.
         raise Unusable(f"the body is not JSON (line {error.lineno}, column {error.colno})") from None
     if not isinstance(payload, dict):
         raise Unusable("the body is JSON, but not an object")
     return payload
+
+
+# Any escape; first of all a whole pair, and the halves that are left over.
+_ESCAPE = re.compile(
+    rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def _loads(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        if b"\\ud" not in body.lower():
+            raise
+    return orjson.loads(_ESCAPE.sub(lambda match: b"\\ufffd" if match["half"] else match[0], body))
 
 
 def form(body: bytes) -> dict[str, str]:

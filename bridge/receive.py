@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from bridge import log, providers
+from bridge.bodies import Bodies
 from bridge.errors import JournalUnavailable, Reason, Rejected
 from bridge.journal import Journal
 from bridge.metrics import DELIVERY_OUTCOMES, Metrics
@@ -57,17 +58,26 @@ class Receiver:
         self._journal = journal
         self._metrics = metrics
         self._clock = clock
-        self._read_timeout = read_timeout
+        self._bodies = Bodies(within=read_timeout)
         self._rejections = log.Sparing("delivery.rejected")
         self._failures = log.Sparing("delivery.failed")
+        self._failing = False
 
     def application(self) -> web.Application:
         """To be served with `auto_decompress=False`: what was signed is what was sent, and a bomb stays a bomb."""
         app = web.Application()
-        for path in ("/webhooks/{source}", "/webhooks/{source}/"):
-            app.router.add_route("POST", path, self._receive)
-            app.router.add_route("HEAD", path, self._exists)
-        app.router.add_get("/healthz", _healthy)
+        for method, path, handler in (
+            ("POST", "/webhooks/{source}", self._receive),
+            ("POST", "/webhooks/{source}/", self._receive),
+            ("HEAD", "/webhooks/{source}", self._exists),
+            ("HEAD", "/webhooks/{source}/", self._exists),
+            ("GET", "/healthz", _healthy),
+            ("HEAD", "/healthz", _healthy),
+            ("*", "/webhooks/{source}", _not_allowed),
+            ("*", "/webhooks/{source}/", _not_allowed),
+            ("*", "/{elsewhere:.*}", _not_found),
+        ):
+            app.router.add_route(method, path, handler, expect_handler=_expected)
         return app
 
     async def _exists(self, http: web.Request) -> web.Response:
@@ -104,6 +114,9 @@ class Receiver:
 
     async def _store(self, route: _Route, delivery: Delivery) -> None:
         new = await self._journal.append(delivery)
+        if self._failing:
+            self._failing = False
+            log.info("journal.back")
         route.outcomes["accepted" if new else "duplicate"].inc()
         if new and delivery.fault:  # it is dead already: no forwarder will say so
             route.buried.inc()
@@ -115,11 +128,7 @@ class Receiver:
         if (http.content_length or 0) > limit:
             raise Rejected(Reason.TOO_LARGE, status=413)
         try:
-            if http.content.is_eof():  # it came with the headers: nothing to wait for
-                body = http.content.read_nowait()
-            else:
-                async with asyncio.timeout(self._read_timeout):
-                    body = await _read_up_to(http.content, limit + 1)
+            body = await self._bodies.read(http.content, limit)
         except TimeoutError:
             raise Rejected(Reason.TOO_SLOW, status=408) from None
         except (web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError, ValueError):
@@ -140,6 +149,7 @@ class Receiver:
         return response
 
     def _unavailable(self, route: _Route, unavailable: JournalUnavailable) -> web.Response:
+        self._failing = True
         route.outcomes["failed"].inc()
         self._failures.error(source=route.source.name, reason=str(unavailable))
         return web.Response(status=route.provider.unavailable_status, headers={"Retry-After": _RETRY_AFTER})
@@ -166,14 +176,24 @@ def _headers(http: web.Request, names: tuple[str, ...]) -> dict[str, str]:
     return {name: ", ".join(given.getall(name)) for name in names if name in given}
 
 
-async def _read_up_to(content: StreamReader, limit: int) -> bytes:
-    chunks, size = [], 0
-    while size < limit and (chunk := await content.readany()):
-        chunks.append(chunk)
-        size += len(chunk)
-    return b"".join(chunks)
-
-
 async def _healthy(http: web.Request) -> web.Response:
     del http
     return web.Response(text="ok\n")
+
+
+async def _not_allowed(http: web.Request) -> web.Response:
+    del http
+    return web.Response(status=405, text="Webhooks are posted here.\n", headers={"Allow": "HEAD,POST"})
+
+
+async def _not_found(http: web.Request) -> web.Response:
+    del http
+    return web.Response(status=404, text="There is nothing here.\n")
+
+
+async def _expected(http: web.Request) -> None:
+    """The usual one, of aiohttp, quotes the header in its answer, and fails where it is no text."""
+    if http.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+    await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    http.writer.output_size = 0  # nothing of the answer was sent yet

@@ -1,6 +1,6 @@
 """`python -m bridge.roles receiver|forwarder ...`: what the supervisor's two children are.
 
-A child reads its settings from the channel, says `ready` on it once it serves, and stops on SIGTERM.
+A child reads what it is told from the channel, says `ready` on it once it serves, and stops on SIGTERM.
 """
 
 from __future__ import annotations
@@ -100,13 +100,13 @@ async def drop_the_silent(runner: web.AppRunner, *, within: float = _HEAD_WITHIN
         seen = silent
 
 
-async def forwarder(settings: Settings, say: Say, stopped: asyncio.Event) -> None:
-    """Steps 4 and 5: what is in the journal reaches the Event API."""
+async def forwarder(settings: Settings, modules: tuple[str, ...], say: Say, stopped: asyncio.Event) -> None:
+    """Steps 4 and 5: what is in the journal reaches the Event API. `modules`: the transforms there were at the start."""
     api_settings = settings.event_api
     metrics = Metrics()
     metrics.announce_forwarding(settings.sources, Verdict)
     store = journal.at(settings.journal)
-    company, alone = (Worker(WorkerSettings.of(settings)) for _ in range(2))
+    company, alone = (Worker(WorkerSettings.of(settings, expected=modules)) for _ in range(2))
     api = EventApi(
         api_settings.key,
         base_url=api_settings.url,
@@ -160,9 +160,10 @@ def main(name: str, parent: int, channel: int, *passed: int) -> None:
     count_on(name)
     conversation = process.adopt(channel)
     try:
-        settings: Settings = pickle.load(conversation.makefile("rb"))  # noqa: S301 - from our own parent, over a private channel
+        told: tuple[Settings, tuple[str, ...]] = pickle.load(conversation.makefile("rb"))  # noqa: S301 - from our own parent, over a private channel
     except EOFError:  # it is gone
         return
+    settings, modules = told
     sockets = [process.adopt(descriptor) for descriptor in passed]
 
     def say(message: Mapping[str, object]) -> None:
@@ -180,7 +181,7 @@ def main(name: str, parent: int, channel: int, *passed: int) -> None:
         if name == "receiver":
             await receiver(settings, say, stopped, sockets[0])
         else:
-            await forwarder(settings, say, stopped)
+            await forwarder(settings, modules, say, stopped)
 
     asyncio.run(live())
 

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bridge import log, retry
 from bridge.event_api import Answer, EventApi, Verdict, batches, seed
@@ -94,7 +94,8 @@ class Sender:
         rest = [batch[len(answer.ids) + 1 :]] if len(batch) > len(answer.ids) + 1 else []
         bad.refusals[place] = bad.refusals.get(place, 0) + 1
         if retry.delay(retry.REFUSED, attempt=bad.refusals[place], dice=0) is None:
-            bad.refusal = answer
+            # Our own limit let it pass, so 413 may be that of a proxy, of whatever size.
+            bad.refusal = replace(answer, obscure=answer.obscure or answer.verdict is Verdict.TOO_LARGE)
             return rest
         return [*rest, [(bad, place)]]
 

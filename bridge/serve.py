@@ -23,19 +23,17 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from bridge import journal, log, metrics, providers
+from bridge import journal, listeners, log, metrics, providers
 from bridge.admin import Admin
 from bridge.clock import wall_clock
 from bridge.errors import BridgeError
 from bridge.journal import Journal
 from bridge.process import command
 from bridge.settings import Settings
-from bridge.worker.client import Worker, WorkerSettings
+from bridge.worker.client import Loaded, Worker, WorkerSettings
 
 # A service manager kills after 10 s: Docker's default, and what SIGTERM is promised to take at most.
 _STOP_WITHIN = 8.0
-# Connections that wait to be accepted while a receiver starts again.
-_BACKLOG = 1024
 _FIRST_RESTART, _LONGEST_RESTART = 0.1, 5.0
 # One that lived so long did not fall over at once: its next start is not delayed for the last ones.
 _SETTLED_AFTER = 30.0
@@ -64,6 +62,7 @@ class Service:
         self._private: socket.socket | None = None
         self._journal: Journal | None = None
         self._metrics_directory = ""
+        self._modules: tuple[str, ...] = ()
         self._children: list[Child] = []
         self._stopping = asyncio.Event()
         self._held = {"held": "", "unable": ""}
@@ -79,9 +78,9 @@ class Service:
             ("BRIDGE_ADMIN_PORT", settings.admin_host, settings.admin_port),
         ):
             try:
-                bound = _bind(host, port)
+                bound = listeners.bind(host, port)
             except OSError as error:
-                faults.append(f"{where}: {host}:{port}: {error.strerror or error}")
+                faults.append(f"{where}: {host}:{port}: {listeners.why_not(error, variable=where)}")
                 continue
             if where == "BRIDGE_PORT":
                 self._public = bound
@@ -97,14 +96,10 @@ class Service:
         loaded = await worker.start()
         await worker.stop()
         if not loaded.faults:
-            self._warn_of_strays(loaded.own)
+            self._modules = loaded.files
+            for name in strays(self.settings, loaded):
+                log.warning("transform.unused", module=name, reason="named after no source and no provider")
         return [*faults, *loaded.faults]
-
-    def _warn_of_strays(self, own: tuple[str, ...]) -> None:
-        known = {*self.settings.sources, *providers.load()}
-        for name in own:
-            if name not in known:
-                log.warning("transform.unused", module=f"{name}.py", reason="named after no source and no provider")
 
     async def run(self) -> None:
         """Serve until `stop`, SIGTERM or SIGINT. Everything `prepare` took hold of is let go of."""
@@ -121,7 +116,9 @@ class Service:
             await web.SockSite(admin, self._private).start()
             self._children = [self._child("receiver", self._public), self._child("forwarder")]
             running = [asyncio.create_task(child.run()) for child in self._children]
-            log.info("service.started", public=address(self._public), private=address(self._private))
+            log.info(
+                "service.started", public=listeners.address(self._public), private=listeners.address(self._private)
+            )
             stopping = asyncio.create_task(self._stopping.wait())
             # No child's watch ends by itself; should one fail, half a service is worse than none.
             await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -151,11 +148,11 @@ class Service:
     @property
     def public_address(self) -> str:
         """`host:port` as it was bound: port 0 means any."""
-        return "" if self._public is None else address(self._public)
+        return "" if self._public is None else listeners.address(self._public)
 
     @property
     def private_address(self) -> str:
-        return "" if self._private is None else address(self._private)
+        return "" if self._private is None else listeners.address(self._private)
 
     def _admin(self) -> Admin:
         return Admin(
@@ -178,7 +175,9 @@ class Service:
             "PROMETHEUS_MULTIPROC_DIR": self._metrics_directory,
             "MALLOC_ARENA_MAX": "2",  # a thread or two each: glibc would reserve an arena a core and thread
         }
-        return Child(name, settings=self.settings, passed=passed, environment=environment, heard=self._heard)
+        return Child(
+            name, told=(self.settings, self._modules), passed=passed, environment=environment, heard=self._heard
+        )
 
     def _heard(self, message: Mapping[str, Any]) -> None:
         for of in self._held.keys() & message.keys():
@@ -188,20 +187,20 @@ class Service:
 
 
 class Child:
-    """A process of the service: started, watched, and started again when it ends."""
+    """A process of the service: started, told what to do, watched, and started again when it ends."""
 
     def __init__(
         self,
         name: str,
         *,
-        settings: Settings,
+        told: object,
         passed: tuple[socket.socket, ...],
         environment: Mapping[str, str],
         heard: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self.name = name
         self.ready = False
-        self._settings = settings
+        self._told = told
         self._passed = passed
         self._environment = environment
         self._heard = heard
@@ -251,7 +250,7 @@ class Child:
             process.kill()
         reader, writer = await asyncio.open_connection(sock=channel)
         # Over a private channel from us to a process of ours: secrets stand in no argument and no environment.
-        writer.write(pickle.dumps(self._settings))
+        writer.write(pickle.dumps(self._told))
         with contextlib.suppress(ConnectionError):  # it was killed before it had read them
             async for line in reader:
                 message = orjson.loads(line)
@@ -280,19 +279,7 @@ class Child:
         return process, ours
 
 
-def address(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.listen(_BACKLOG)
-    except OSError:
-        bound.close()
-        raise
-    return bound
+def strays(settings: Settings, loaded: Loaded) -> list[str]:
+    """The user's modules that no delivery ever comes to."""
+    known = {*settings.sources, *providers.load()}
+    return [f"{name}.py" for name in loaded.own if name not in known]

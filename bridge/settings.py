@@ -47,7 +47,7 @@ class SourceSettings:
         None, "What its event names begin with; by default the provider's name"
     )
     max_body: Annotated[int, Interval(ge=1024, le=32 << 20)] = _setting(
-        1 << 20, "Bytes of the largest request taken; a larger one is answered 413"
+        1 << 20, "Bytes of the largest request taken, at most 32 MiB; a larger one is answered 413"
     )
     tolerance: Annotated[int, Ge(1)] = _setting(300, "Seconds a signed timestamp may lie from our clock, either way")
 
@@ -73,7 +73,11 @@ class EventApiSettings:
         repr=False,
         metadata={"help": "The event key; in the file as `env:NAME` or `file:PATH`", "env": "INNGEST_EVENT_KEY"},
     )
-    base_url: str = _setting("", "By default `https://inn.gs`", env="INNGEST_EVENT_API_BASE_URL, else INNGEST_BASE_URL")
+    base_url: str = _setting(
+        "",
+        "Where the Event API is; by default `https://inn.gs`",
+        env="INNGEST_EVENT_API_BASE_URL, else INNGEST_BASE_URL",
+    )
     dev: str = _setting("", "`1` or a URL: the local dev server, which needs no key", env="INNGEST_DEV")
     env: str = _setting("", "The branch environment, sent as `x-inngest-env`", env="INNGEST_ENV")
     max_event_bytes: Annotated[int, Interval(ge=1024, le=3 << 20)] = _setting(
@@ -82,8 +86,12 @@ class EventApiSettings:
     max_batch_bytes: Annotated[int, Interval(ge=1024, le=64 << 20)] = _setting(
         512_000, "Bytes of the largest request to the Event API"
     )
-    max_batch_events: Annotated[int, Interval(ge=1, le=5000)] = _setting(400, "Events in one request to the Event API")
-    timeout: Annotated[float, Interval(gt=0, le=60)] = _setting(30.0, "Seconds to wait for an answer of the Event API")
+    max_batch_events: Annotated[int, Interval(ge=1, le=5000)] = _setting(
+        400, "Events in one request to the Event API, at most 5,000"
+    )
+    timeout: Annotated[float, Interval(gt=0, le=60)] = _setting(
+        30.0, "Seconds to wait for an answer of the Event API, at most 60"
+    )
 
     @property
     def is_dev(self) -> bool:
@@ -122,10 +130,12 @@ class Settings:
     admin_host: Text = _setting("127.0.0.1", "The private listener's address: health, metrics", env="BRIDGE_ADMIN_HOST")
     admin_port: Port = _setting(8081, "The private listener's port", env="BRIDGE_ADMIN_PORT")
     transforms: tuple[Text, ...] = _setting(
-        (), "More directories of transform modules; in the variable separated by `:`", env="BRIDGE_TRANSFORMS"
+        (),
+        "More directories of transform modules, the last wins; in the variable separated by `:`",
+        env="BRIDGE_TRANSFORMS",
     )
     transform_timeout: Annotated[float, Interval(gt=0, le=60)] = _setting(
-        5.0, "Seconds a transform may take for one delivery"
+        5.0, "Seconds a transform may take for one delivery, at most 60"
     )
     event_api: EventApiSettings = field(default_factory=EventApiSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)

@@ -98,10 +98,10 @@ def _load_all(directory: Path, faults: list[str]) -> dict[str, Transform]:
     for path in sorted(directory.glob("[!_.]*.py")):
         try:
             found[path.stem] = _load(path)
-        except Exception as error:  # noqa: BLE001 - the user's code
-            faults.append(f"{path}: {_place(error, path)}{type(error).__name__}: {error}")
         except SystemExit:
             faults.append(f"{path}: exits when it is loaded")
+        except BaseException as error:  # noqa: BLE001 - the user's code
+            faults.append(f"{path}: {_place(error, path)}{_what(error)}")
     return found
 
 
@@ -114,14 +114,29 @@ def _place(error: BaseException, path: Path) -> str:
     return f"line {line}: " if line else ""
 
 
+def _what(error: BaseException) -> str:
+    if isinstance(error, _NoTransform):
+        return str(error)
+    # What a SyntaxError says ends in the place, which was told.
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+
+
+class _NoTransform(Exception):
+    """The module loads, but is no transform."""
+
+
 def _load(path: Path) -> Transform:
     module = _import(path)
     function = getattr(module, "transform", None)
     if not callable(function):
-        raise AttributeError("has no function `transform(delivery)`")  # noqa: TRY004 - the user's mistake is the name
+        raise _NoTransform("has no function `transform(delivery)`")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise _NoTransform(f"`transform` must take one argument, the delivery: {error}") from None
     version = getattr(module, "VERSION", None)
     if version is not None and not isinstance(version, str):
-        raise TypeError("VERSION must be a string, such as `2026-01-31.1`")
+        raise _NoTransform("VERSION must be a string, such as `2026-01-31.1`")
     return Transform(path=path, function=function, version=version)
 
 
@@ -149,7 +164,7 @@ def begin(
     try:
         made = function(delivery)
         return delivery, made if inspect.isawaitable(made) else listed(made)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code
+    except BaseException as error:  # noqa: BLE001 - the user's code: also SystemExit, or CancelledError
         return failed(error)
 
 
@@ -181,7 +196,7 @@ def end(
         encoded = tuple(encode(event, max_bytes=max_bytes) for event in completed)
     except EventInvalid as invalid:
         return Result(outcome=Outcome.RAISED, error=_text(str(invalid)))
-    except Exception as error:  # noqa: BLE001 - fields of the user's own making
+    except BaseException as error:  # noqa: BLE001 - fields of the user's own making
         return failed(error)
     return Result(events=encoded, ids=tuple(event.id for event in completed))
 

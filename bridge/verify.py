@@ -23,6 +23,8 @@ class Identity:
     id: str
     type: object
     """As it stands in the payload: `verify` checks it, so that a delivery whose type is odd keeps its id."""
+    type_at: str = "type"
+    """Where it stands, for a person."""
     occurred_at: int | None = None
     """ms; None where the provider does not say: then it happened when it was received."""
 
@@ -95,7 +97,7 @@ def _delivery(
         provider=source.provider,
         prefix=source.prefix,
         id=identity.id,
-        type="" if fault else _type(identity.type),
+        type="" if fault else _type(identity),
         occurred_at=request.received_at if identity.occurred_at is None else identity.occurred_at,
         received_at=request.received_at,
         headers=request.headers,
@@ -105,10 +107,10 @@ def _delivery(
     )
 
 
-def _type(found: object) -> str:
-    name = usable(found, "type")
+def _type(identity: Identity) -> str:
+    name = usable(identity.type, identity.type_at)
     if name.lower().startswith("inngest/"):
-        raise Unusable("type: begins with `inngest/`, which Inngest keeps for its own events")
+        raise Unusable(f"{identity.type_at}: begins with `inngest/`, which Inngest keeps for its own events")
     return name
 
 

@@ -12,7 +12,9 @@ import aiohttp
 
 from bridge import providers, samples
 from bridge.clock import wall_clock
-from bridge.model import Source
+from bridge.errors import Unusable
+from bridge.model import Source, WebhookRequest
+from bridge.verify import Identity
 
 TIMEOUT = 30.0
 # Bytes of an answer: enough for a challenge, and for what a proxy in between has to say.
@@ -39,6 +41,16 @@ def sample(provider: str, name: str, *, unchanged: bool = False) -> bytes:
     if unchanged:
         return body
     return samples.fresh(providers.load()[provider], body, now=wall_clock(), nonce=secrets.token_hex(16))
+
+
+def identity(provider: str, body: bytes) -> Identity:
+    """What a bridge will know the body by; empty where it won't."""
+    record = providers.load()[provider]
+    request = WebhookRequest(headers={}, body=body, received_at=wall_clock())
+    try:
+        return record.identify(record.parse(request), request)
+    except Unusable:
+        return Identity(id="", type="")
 
 
 def url_of(source: str, *, base: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,12 +46,30 @@ async def test_all_is_right_with_a_dev_server(tmp_path: Path) -> None:
         ran = await check(tmp_path, INNGEST_DEV=api.url, BRIDGE_TRANSFORMS=".")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == (
-        "ok   configuration  1 sources: stripe\n"
+        "ok   configuration  1 source: stripe\n"
         "ok   transforms     built in: intercom, slack, stripe; of your own: stripe\n"
         "ok   journal        sqlite:///bridge.db\n"
         f"ok   Event API      {api.url}\n"
     )
     assert api.events == []
+    assert os.listdir(tmp_path) == ["stripe.py"], "no journal is made"  # noqa: PTH208 - nothing else runs here
+
+
+async def test_json_has_a_line_for_each_thing(tmp_path: Path) -> None:
+    async with standing_in() as api:
+        ran = await asyncio.to_thread(run, "check", "--json", cwd=tmp_path, INNGEST_DEV=api.url)
+    told = {line["what"]: (line["ok"], line["faults"]) for line in map(json.loads, ran.out.splitlines())}
+    assert (ran.status, {what for what, (right, _) in told.items() if right}) == (2, RIGHT.keys() - {"configuration"})
+    [[fault]] = [faults for _, faults in told.values() if faults]
+    assert f"bridge: {fault}\n" == ran.err
+    assert fault.startswith("sources: none is configured")
+
+
+async def test_a_module_nothing_comes_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "strpe.py").write_text("def transform(delivery): return None")
+    async with standing_in() as api:
+        ran = await check(tmp_path, INNGEST_DEV=api.url, BRIDGE_TRANSFORMS=".")
+    assert (ran.status, "named after no source and no provider, so not used: strpe.py" in ran.out) == (0, True)
 
 
 async def test_all_is_right_with_the_right_key(tmp_path: Path) -> None:
@@ -63,15 +83,17 @@ async def test_all_is_right_with_the_right_key(tmp_path: Path) -> None:
 async def test_a_wrong_key_is_told_without_it(tmp_path: Path) -> None:
     async with standing_in(KEY) as api:
         ran = await check(tmp_path, INNGEST_EVENT_KEY="other_NeverToBeShown", INNGEST_BASE_URL=api.url)
-    assert (ran.status, marks(ran)) == (2, RIGHT | {"Event API": "not"})
+    assert (ran.status, marks(ran)) == (2, RIGHT | {"Event API": "FAIL"})
     assert ran.err.startswith(f"bridge: event_api: {api.url}: ")
     assert "Event key not found" in ran.err
 
 
-async def test_an_event_api_that_does_not_answer_is_told_by_its_address_alone(tmp_path: Path, closed: str) -> None:
-    with_key = closed.replace("http://", "http://user:password@") + f"/e/{KEY}"
+async def test_an_event_api_that_is_away_is_told_by_its_address_alone_and_is_no_fault(
+    tmp_path: Path, closed: str
+) -> None:
+    with_key = closed.replace("http://", "http://user:password@") + f"/{KEY}"
     ran = await check(tmp_path, INNGEST_EVENT_KEY=KEY, INNGEST_BASE_URL=with_key)
-    assert (ran.status, marks(ran)) == (2, RIGHT | {"Event API": "not"})
+    assert (ran.status, marks(ran)) == (1, RIGHT | {"Event API": "FAIL"})
     assert ran.err.startswith(f"bridge: event_api: {closed}: connection refused")
     assert ran.err.count("\n") == 1
 
@@ -83,14 +105,14 @@ async def test_what_is_no_event_api_is_told(tmp_path: Path, answer: Refuse) -> N
     async with standing_in() as api:
         api.always = answer
         ran = await check(tmp_path, INNGEST_DEV=api.url)
-    assert (ran.status, marks(ran)["Event API"]) == (2, "not")
+    assert (ran.status, marks(ran)["Event API"]) == (2, "FAIL")
     assert ran.err.startswith(f"bridge: event_api: {api.url}: ")
 
 
 def test_what_is_missing_is_told_and_the_rest_checked(tmp_path: Path) -> None:
     ran = run("check", cwd=tmp_path)
     assert ran.status == 2
-    assert marks(ran) == {"configuration": "not", "transforms": "ok", "journal": "ok", "Event API": "not"}
+    assert marks(ran) == {"configuration": "FAIL", "transforms": "ok", "journal": "ok", "Event API": "FAIL"}
     assert [line.split(": ")[1] for line in ran.err.splitlines()] == ["sources", "INNGEST_EVENT_KEY"]
 
 
@@ -106,7 +128,7 @@ def test_every_fault_is_told_once_and_at_once(tmp_path: Path) -> None:
         INNGEST_EVENT_KEY=KEY,
         **STRIPE,
     )
-    assert (ran.status, set(marks(ran).values())) == (2, {"not"})
+    assert (ran.status, set(marks(ran).values())) == (2, {"FAIL"})
     assert [line.split(": ")[1] for line in ran.err.splitlines()] == [
         "BRIDGE_PORT",
         "INNGEST_BASE_URL",
@@ -121,7 +143,7 @@ def test_every_fault_is_told_once_and_at_once(tmp_path: Path) -> None:
 async def test_a_journal_that_is_none_is_told_once_without_a_password(tmp_path: Path, url: str) -> None:
     async with standing_in() as api:
         ran = await check(tmp_path, BRIDGE_JOURNAL=url, INNGEST_DEV=api.url)
-    assert (ran.status, marks(ran)["journal"]) == (2, "not")
+    assert (ran.status, marks(ran)["journal"]) == (2, "FAIL")
     assert [line.split(": ")[1] for line in ran.err.splitlines()] == ["BRIDGE_JOURNAL"]
 
 
@@ -129,4 +151,4 @@ def test_on_a_terminal_right_and_wrong_have_their_colours(tmp_path: Path) -> Non
     ran = on_terminal("check", cwd=tmp_path, **STRIPE)
     assert ran.status == 2
     assert "\x1b[32mok\x1b[0m" in ran.out
-    assert "\x1b[31mnot\x1b[0m" in ran.out
+    assert "\x1b[31mFAIL\x1b[0m" in ran.out

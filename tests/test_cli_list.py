@@ -78,8 +78,10 @@ def test_the_table_has_a_line_for_each_and_how_many_are_in_each_state(folder: Pa
         ["RECEIVED", "(UTC)", "SOURCE", "TYPE", "ID", "STATE", "ATTEMPTS"],
         ["2026-01-01", "00:04:00", "stripe", "customer.created", "evt_5", "pending", "0"],
         ["2026-01-01", "00:03:00", "stripe", "invoice.paid", "evt_4", "dead", "1"],
-        ["1", "pending", "1", "forwarded", "1", "skipped", "2", "dead"],
+        ["the", "newest", "2:", "--limit", "shows", "more"],
+        ["in", "the", "whole", "journal:", "1", "pending,", "1", "forwarded,", "1", "skipped,", "2", "dead"],
     ]
+    assert "--limit" not in run("list", cwd=folder).out
 
 
 def test_on_a_pipe_a_line_is_never_cut_however_long(tmp_path: Path) -> None:
@@ -90,8 +92,9 @@ def test_on_a_pipe_a_line_is_never_cut_however_long(tmp_path: Path) -> None:
     assert f"id           {long.id}\n" in run("show", long.id, cwd=tmp_path).out
 
 
-def test_on_a_terminal_states_have_their_colours(folder: Path) -> None:
-    said = on_terminal("list", cwd=folder).out
+def test_on_a_terminal_states_have_their_colours_and_nothing_is_cut_however_narrow(folder: Path) -> None:
+    said = on_terminal("list", cwd=folder, COLUMNS="40").out
+    assert "stripe-eu  customer.created  evt_3" in said
     for word, colour in (("dead", 31), ("forwarded", 32), ("pending", 33), ("skipped", 90)):
         assert f"\x1b[{colour}m{word}" in said
 
@@ -129,16 +132,21 @@ def test_show_is_readable_and_nothing_in_it_steers_the_terminal(folder: Path) ->
     assert (ran.status, ran.err) == (0, "")
     assert "received_at  2026-01-01T00:03:00.000Z\n" in ran.out
     assert "due          -\n" in ran.out
-    assert "attempt      2026-01-01 00:03:00 raised\nTraceback: \ufffd[2J\n  KeyError: '[bold]x[/]'\n" in ran.out
+    assert (
+        "attempt      2026-01-01T00:03:00.050Z raised\n"
+        "             Traceback: \ufffd[2J\n               KeyError: '[bold]x[/]'\n"
+    ) in ran.out
     assert json.loads(ran.out.partition("body")[2]) == json.loads(delivery("evt_4", type="invoice.paid").body)
     assert "stripe-signature" not in ran.out
     said = on_terminal("show", "evt_4", cwd=folder).out
-    assert "\x1b[31mTraceback: \ufffd[2J\x1b[0m" in said
+    assert "\x1b[31m             Traceback: \ufffd[2J\x1b[0m" in said
     assert "\x1b[2J" not in said
 
 
 def test_show_tells_how_many_events_were_accepted(folder: Path) -> None:
-    assert "attempt      2026-01-01 00:00:00 forwarded, events accepted: 1\n" in run("show", "evt_1", cwd=folder).out
+    assert (
+        "attempt      2026-01-01T00:00:00.050Z forwarded, events accepted: 1\n" in run("show", "evt_1", cwd=folder).out
+    )
 
 
 def test_a_body_that_is_no_json_is_shown_as_it_is_less_what_steers_the_terminal(tmp_path: Path) -> None:
@@ -175,16 +183,19 @@ def test_an_id_nobody_has_ends_with_1(folder: Path) -> None:
 @pytest.mark.parametrize("arguments", [["list"], ["show", "evt_1"], ["replay", "evt_1"], ["replay", "--state", "dead"]])
 def test_where_there_is_no_journal_none_is_made(tmp_path: Path, arguments: list[str]) -> None:
     ran = run(*arguments, cwd=tmp_path, BRIDGE_JOURNAL=f"sqlite:///{tmp_path}/none.db")
-    told = f"journal: sqlite:///{tmp_path}/none.db: there is none yet; `bridge serve` or `bridge dev` makes it"
+    told = f"journal: sqlite:///{tmp_path}/none.db: there is none yet; `bridge serve` makes it"
     assert ran == Ran(2, "", f"bridge: {told}\n")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_journal_of_bridge_dev_is_looked_into_where_there_is_no_other(tmp_path: Path) -> None:
     fill(tmp_path, [(delivery("evt_dev"), State.PENDING)], name="bridge-dev.db")
-    assert ids(run("list", "--json", cwd=tmp_path)) == ["evt_dev"]
-    assert run("transform", "evt_dev", cwd=tmp_path).status == 0
-    assert run("list", cwd=tmp_path, BRIDGE_JOURNAL="sqlite:///./other.db").status == 2
+    told = "bridge: in the journal of `bridge dev`, sqlite:///bridge-dev.db\n"
+    for arguments in (["list"], ["show", "evt_dev"], ["transform", "evt_dev"]):
+        ran = run(*arguments, cwd=tmp_path)
+        assert (ran.status, ran.err, "evt_dev" in ran.out) == (0, told, True)
+    ran = run("list", cwd=tmp_path, BRIDGE_JOURNAL="sqlite:///./other.db")
+    assert (ran.status, "That of `bridge dev` is here: BRIDGE_JOURNAL=sqlite:///bridge-dev.db" in ran.err) == (2, True)
     fill(tmp_path, [(delivery("evt_1"), State.PENDING)])
     assert ids(run("list", "--json", cwd=tmp_path)) == ["evt_1"]
 

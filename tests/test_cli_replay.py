@@ -32,6 +32,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+AGAIN = "pending again, for the running bridge to forward"
+
+
 def replays(folder: Path) -> dict[str, int]:
     """How often each was replayed, of those that were."""
 
@@ -66,12 +69,15 @@ def test_ids_or_options_say_which_and_what_is_pending_is_left_alone(
     folder: Path, arguments: str, expected: str
 ) -> None:
     count = len(expected.split())
-    assert run("replay", *arguments.split(), cwd=folder) == Ran(0, f"{count} replayed\n")
+    told = AGAIN if count else "nothing that is finished matches"
+    assert run("replay", *arguments.split(), cwd=folder) == Ran(0, f"{count} replayed: {told}\n")
     assert replays(folder) == dict.fromkeys(expected.split(), 1)
 
 
 def test_what_is_pending_or_purged_is_told_to_be_left_alone(folder: Path) -> None:
-    assert run("replay", "evt_5", "evt_1", cwd=folder).out == "1 replayed, 1 left alone: pending, or purged\n"
+    assert run("replay", "evt_5", "evt_1", cwd=folder).out == (
+        f"1 replayed: {AGAIN}; 1 left alone, which are pending or purged\n"
+    )
 
     async def purge() -> None:
         store = await journal.open(f"sqlite:///{folder}/bridge.db")
@@ -79,14 +85,16 @@ def test_what_is_pending_or_purged_is_told_to_be_left_alone(folder: Path) -> Non
         await store.close()
 
     asyncio.run(purge())
-    assert run("replay", "--state", "skipped", cwd=folder).out == "0 replayed, 1 left alone: pending, or purged\n"
+    assert run("replay", "--state", "skipped", cwd=folder).out == (
+        "0 replayed: 1 left alone, which are pending or purged\n"
+    )
 
 
 def test_json_tells_how_many(folder: Path) -> None:
     ran = run("replay", "--since", "2026-01-01", "--json", cwd=folder)
     assert json.loads(ran.out) == {"selected": 4, "replayed": 4}
     ran = run("replay", "evt_1", "--json", cwd=folder)
-    assert json.loads(ran.out) == {"selected": 1, "replayed": 0}
+    assert (ran.status, json.loads(ran.out)) == (1, {"selected": 1, "replayed": 0}), "it was asked for by name"
 
 
 def event_ids(folder: Path, id_: str) -> list[str]:
@@ -115,6 +123,7 @@ def test_an_id_nobody_has_replays_nothing_of_the_others_either(folder: Path) -> 
         (["evt_1", "--state", "dead"], "either ids, or a selection: beside ids only --source says something"),
         (["evt_1", "--since", "1d"], "either ids, or a selection"),
         (["--since", "soon"], "'soon' is no time"),
+        (["--since", "1h", "--until", "2h"], "--since is not before --until"),
     ],
 )
 def test_a_slip_replays_nothing(folder: Path, arguments: list[str], told: str) -> None:
@@ -136,6 +145,13 @@ def test_on_a_terminal_a_selection_is_asked_about(
     assert replays(folder) == expected
 
 
+def test_it_is_said_that_new_ids_run_functions_again(folder: Path) -> None:
+    with Process("replay", "--source", "stripe-eu", "--new-ids", cwd=folder, **XTERM) as process:
+        process.until("Replay 1 delivery with new ids, so that Inngest runs its functions once more? [y/N]: ")
+        process.answer("n\n")
+        assert process.ended().status == 1
+
+
 @pytest.mark.parametrize("arguments", [["--state", "dead", "--yes"], ["evt_1"], ["--source", "nobody"]])
 def test_one_that_was_told_yes_or_which_or_has_nothing_to_do_is_not_asked(folder: Path, arguments: list[str]) -> None:
     ran = on_terminal("replay", *arguments, cwd=folder)
@@ -154,10 +170,10 @@ def test_a_long_replay_shows_on_a_terminal_how_far_it_is(tmp_path: Path) -> None
     asyncio.run(fill_with_dead(tmp_path, 501))
     ran = on_terminal("replay", "--state", "dead", "--yes", cwd=tmp_path)
     assert "replaying" in ran.out and "501/501" in ran.out
-    assert ran.out.endswith("501 replayed\r\n")
+    assert ran.out.endswith(f"501 replayed: {AGAIN}\r\n")
 
 
 def test_elsewhere_it_says_no_more_than_what_came_of_it(tmp_path: Path) -> None:
     asyncio.run(fill_with_dead(tmp_path, 501))
-    assert run("replay", "--state", "dead", cwd=tmp_path) == Ran(0, "501 replayed\n")
+    assert run("replay", "--state", "dead", cwd=tmp_path) == Ran(0, f"501 replayed: {AGAIN}\n")
     assert len(replays(tmp_path)) == 501

@@ -12,7 +12,7 @@ from aiohttp import web
 from commands import Ran, closed_url, on_terminal, run
 from receiving import PROVIDERS, Receiving, listening, receiving
 
-from bridge import samples
+from bridge import providers, samples
 from bridge.clock import wall_clock
 from bridge.model import Source
 
@@ -80,11 +80,19 @@ async def test_a_file_is_sent_as_it_is(receiver: Receiving) -> None:
     assert stored is not None and (stored.id, stored.body) == ("evt_mine", body)
 
 
+async def test_it_tells_the_id_by_which_the_delivery_is_found_again(receiver: Receiving) -> None:
+    ran = await send("stripe", "customer.created", to=receiver)
+    [entry] = await receiver.entries()
+    assert ran.out.endswith(f" ms  customer.created {entry.id}\n")
+
+
 async def test_json_tells_where_it_went_and_what_was_answered(receiver: Receiving) -> None:
     ran = await send("slack", "app_mention", "--json", to=receiver)
     told = json.loads(ran.out)
     assert told.pop("seconds") > 0
-    assert told == {"url": f"http://127.0.0.1:{receiver.port}/webhooks/slack", "status": 200, "text": ""}
+    [entry] = await receiver.entries()
+    url = f"http://127.0.0.1:{receiver.port}/webhooks/slack"
+    assert told == {"url": url, "id": entry.id, "type": "app_mention", "status": 200, "text": ""}
 
 
 @pytest.mark.parametrize("to", ["127.0.0.1:{}", "http://127.0.0.1:{}/", "http://127.0.0.1:{}/webhooks/stripe/"])
@@ -159,7 +167,7 @@ def test_an_address_that_leads_nowhere_is_a_line_too(tmp_path: Path, to: str, wh
     ("arguments", "told"),
     [
         (["stripe", "nonsense"], "no sample `nonsense` of stripe; there are: account.updated, "),
-        (["github"], "'github' is not one of 'intercom', 'slack', 'stripe'"),
+        (["nobody"], f"'nobody' is not one of {', '.join(map(repr, providers.load()))}"),
         (["stripe", "--file", "nowhere"], "'nowhere' does not exist"),
         (["stripe", "invoice.paid", "--file", __file__], "either a sample's TYPE, or --file"),
         (["stripe", "invoice.paid", "--to", "http://["], "no address of a bridge"),

@@ -23,6 +23,9 @@ def refused(cwd: Path, **variables: str) -> list[str]:
     return ran.stderr.splitlines()
 
 
+TAKEN = "taken already; is another bridge running? Set BRIDGE_PORT to another port, or to 0 for any free one"
+
+
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "bridge.toml").write_text(f"prot = 8080\n[sources.stripe]\nprovider = 'stripe'\nsecrets = '{SECRET}'")
     (tmp_path / "mine").mkdir()
@@ -40,12 +43,12 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
             INNGEST_EVENT_KEY="key",
         )
     assert told == [
-        "bridge: sources.stripe.secrets: expected `env:NAME` or `file:PATH`: secrets do not belong into this file",
+        "bridge: sources.stripe.secrets: expected `env:NAME` or `file:PATH`: secrets do not belong in this file",
         "bridge: SLACK_SIGNING_SECRET: blank",
-        "bridge: prot: unknown key",
-        f"bridge: BRIDGE_PORT: 127.0.0.1:{port}: Address already in use",
+        "bridge: prot: unknown key; did you mean port?",
+        f"bridge: BRIDGE_PORT: 127.0.0.1:{port}: {TAKEN}",
         f"bridge: journal: {tmp_path}/nowhere/bridge.db: the directory {tmp_path}/nowhere is missing",
-        "bridge: mine/slack.py: line 1: SyntaxError: expected ':' (slack.py, line 1)",
+        "bridge: mine/slack.py: line 1: SyntaxError: expected ':'",
     ]
 
 

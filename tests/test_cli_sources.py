@@ -56,7 +56,8 @@ def test_without_any_it_says_which_variable_enables_which(tmp_path: Path) -> Non
     ran = run("sources", cwd=tmp_path)
     assert ran.status == 0
     for provider in providers.load().values():
-        assert provider.environment in ran.out
+        assert f"{provider.name}  http://127.0.0.1:8080/webhooks/{provider.name}\n" in ran.out
+        assert f"  {provider.environment}=...\n" in ran.out
     assert run("sources", "--json", cwd=tmp_path).out == ""
 
 
@@ -64,3 +65,9 @@ def test_on_a_terminal_names_stand_out_and_urls_are_whole(tmp_path: Path) -> Non
     base = f"https://{'long.' * 30}example.com"
     ran = on_terminal("sources", "--base", base, cwd=tmp_path, **STRIPE)
     assert f"\x1b[1mstripe\x1b[0m  {base}/webhooks/stripe\r\n" in ran.out
+
+
+def test_on_a_narrow_terminal_the_rest_is_filled_into_lines(tmp_path: Path) -> None:
+    lines = on_terminal("sources", cwd=tmp_path, COLUMNS="60", **STRIPE).out.split("\r\n")
+    [start] = [place for place, line in enumerate(lines) if line.startswith("  Stripe Workbench")]
+    assert all(line.startswith("  ") and len(line) <= 60 for line in lines[start : start + 4])

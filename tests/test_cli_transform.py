@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import T0, Ran, delivery, fill, on_terminal, run
 
-from bridge import samples
+from bridge import providers, samples
 from bridge.model import State
 
 BODY = (
@@ -65,7 +65,8 @@ def test_a_file_of_which_the_source_is_not_known_is_a_slip_that_names_what_there
     (tmp_path / "body.json").write_bytes(BODY)
     ran = run("transform", "body.json", cwd=tmp_path)
     assert (ran.status, ran.out) == (2, "")
-    assert "which source would body.json come to? --source intercom, slack, stripe" in " ".join(ran.err.split())
+    told = f"which source would body.json come to? Say --source, and one of {', '.join(providers.load())}"
+    assert told in " ".join(ran.err.split())
 
 
 def test_an_id_is_looked_up_in_the_journal(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from bridge.settings import declared
 
 ENOUGH = {"STRIPE_WEBHOOK_SECRET": "whsec_1", "INNGEST_EVENT_KEY": "key"}
 SECRET = "whsec_NeverToBeShown"
+KNOWN = ", ".join(providers.load())
 STRIPE = "[sources.stripe]\nprovider = 'stripe'\n"
 
 
@@ -37,7 +38,7 @@ def faults(text: str | bytes = "", variables: Mapping[str, str] | None = None, *
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("ports = 1", "ports: unknown key"),
+        ("ports = 1", "ports: unknown key; did you mean port?"),
         ("[event_api]\nurl = 'x'", "event_api.url: unknown key"),
         ("event_api = 1", "event_api: expected a table"),
         ("sources = 1", "sources: expected tables, [sources.NAME]"),
@@ -67,13 +68,13 @@ def faults(text: str | bytes = "", variables: Mapping[str, str] | None = None, *
         ("event_api.dev = 1", "event_api.dev: expected a text, in quotes"),
         ("event_api.env = 'prüfung'", "event_api.env: sent as a header, so it must be printable ASCII"),
         ("event_api.key = 'env:NOWHERE'", "event_api.key: NOWHERE is not set"),
-        ("journal = 'bridge.db'", "journal: unknown scheme ``, expected sqlite:///path/to/file.db"),
+        ("journal = 'bridge.db'", "journal: no URL, expected sqlite:///path/to/file.db"),
         ("journal = 'sqlite://['", "journal: no URL, expected sqlite:///path/to/file.db"),
         ("journal = 'sqlite:///%00'", "journal: there is a NUL in its path"),
         (f"journal = 'sqlite:///{'a' * 300}'", "journal: File name too long"),
         (
             "journal = 'sqlite:///tmp/'",
-            "journal: expected sqlite:///path/to/file.db, with three slashes and the name of a file",
+            "journal: /tmp is a directory, expected sqlite:///path/to/file.db",
         ),
         (
             "journal = 'sqlite://bridge.db'",
@@ -81,7 +82,7 @@ def faults(text: str | bytes = "", variables: Mapping[str, str] | None = None, *
         ),
         ('"two\\nlines" = 1', "two lines: unknown key"),
         ("[sources.x]", "sources.x.provider: missing"),
-        ("[sources.x]\nprovider = 'github'", "sources.x.provider: unknown, expected one of intercom, slack, stripe"),
+        ("[sources.x]\nprovider = 'github'", f"sources.x.provider: unknown, expected one of {KNOWN}"),
         ("[sources.x]\nprovider = 'slack'", "sources.x.secrets: missing, and SLACK_SIGNING_SECRET is not set"),
         (STRIPE + "bogus = 1", "sources.stripe.bogus: unknown key"),
         (STRIPE + "secrets = []", "sources.stripe.secrets: empty, so nothing could be verified"),
@@ -101,7 +102,7 @@ def test_a_fault_names_the_key_and_says_what_is_wrong(text: str, fault: str) -> 
     ("name", "value", "fault"),
     [
         ("BRIDGE_PORT", "http", "expected a whole number"),
-        ("BRIDGE_JOURNAL", "bridge.db", "unknown scheme ``, expected sqlite:///path/to/file.db"),
+        ("BRIDGE_JOURNAL", "bridge.db", "no URL, expected sqlite:///path/to/file.db"),
         ("BRIDGE_TRANSFORMS", "nowhere", "nowhere: no such file or directory"),
         ("BRIDGE_HOST", "ü" * 80, "neither an address nor the name of a host"),
         ("BRIDGE_HOST", "\udcff", "not UTF-8"),
@@ -109,8 +110,7 @@ def test_a_fault_names_the_key_and_says_what_is_wrong(text: str, fault: str) -> 
         ("INNGEST_BASE_URL", "inn.gs", "expected a URL such as https://inn.gs"),
         ("INNGEST_BASE_URL", "http://[", "expected a URL such as https://inn.gs"),
         ("INNGEST_BASE_URL", "http://x:99999", "expected a URL such as https://inn.gs"),
-        ("INNGEST_BASE_URL", "http://x:0", "expected a URL such as https://inn.gs"),
-        ("INNGEST_BASE_URL", "https://inn.gs/e/?key=k", "expected a URL such as https://inn.gs"),
+        ("INNGEST_BASE_URL", "https://inn.gs/e/key", "expected a URL such as https://inn.gs"),
         ("INNGEST_EVENT_API_BASE_URL", "file:///etc", "expected a URL such as https://inn.gs"),
         ("INNGEST_DEV", "localhost:8288", "expected 1, 0 or a URL such as http://localhost:8288"),
         ("INNGEST_ENV", "a\nb", "sent as a header, so it must be printable ASCII"),
@@ -183,7 +183,7 @@ def test_a_secret_that_stands_where_its_file_belongs_is_not_repeated() -> None:
 def test_a_variable_and_its_file_together_are_a_fault() -> None:
     Path("secret").write_text("s")
     [fault] = faults("", ENOUGH, STRIPE_WEBHOOK_SECRET_FILE="secret")
-    assert fault == "STRIPE_WEBHOOK_SECRET: set, and STRIPE_WEBHOOK_SECRET_FILE too: which is meant?"
+    assert fault == "STRIPE_WEBHOOK_SECRET: set, and STRIPE_WEBHOOK_SECRET_FILE too: set one of the two"
 
 
 def test_all_faults_are_told_at_once_each_once() -> None:
@@ -284,7 +284,7 @@ def test_whatever_stands_there_is_a_configuration_or_a_list_of_faults_without_an
     invalid = ConfigInvalid(told)
     assert all(fault.isprintable() for fault in invalid.faults)
     assert SECRET not in str(invalid) + repr(found)
-    assert told or all(source.secrets for source in found.sources.values())
+    assert told or not serving or all(source.secrets for source in found.sources.values())
 
 
 def _toml(value: object) -> str:

@@ -65,7 +65,8 @@ def _leaves(of: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
 def test_the_variables_the_readme_names_are_those_that_are_read() -> None:
     read = {name for _, field in declared() for name in field.metadata["env"].split(", else ") if name}
     read |= {provider.environment for provider in providers.load().values()}
-    named = set(re.findall(r"\b(?:BRIDGE|INNGEST|STRIPE|SLACK|INTERCOM)_[A-Z_]+\b", PROSE + "".join(blocks("python"))))
+    whose = "|".join({name.partition("_")[0] for name in read})
+    named = set(re.findall(rf"\b(?:{whose})_[A-Z_]+\b", PROSE + "".join(blocks("python"))))
     assert {name.removesuffix("_FILE") for name in named} == read | OTHER_VARIABLES
 
 

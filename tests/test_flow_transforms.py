@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from service import Service, delivery, service
+from service import Service, delivery, service, until
 
 from bridge.model import Outcome, State
 from bridge.stand_in import StandIn
@@ -111,3 +111,27 @@ async def test_a_transform_that_raises_is_mended_and_its_deliveries_replayed(
     assert [event["id"] for event in events] == ["test/mended:evt_7"] * 2
     [raised, *forwarded] = await running.attempts("evt_7")
     assert [each.outcome for each in (raised, *forwarded)] == [Outcome.RAISED, Outcome.FORWARDED, Outcome.FORWARDED]
+
+
+async def test_a_module_that_is_gone_holds_what_it_was_for_until_it_is_back(
+    running: Service, stand_in: StandIn
+) -> None:
+    """Sent as the built-in one has it, they would have other names, and some should not be sent at all."""
+    module = running.folder / "transforms" / "stripe.py"
+    away = module.rename(module.with_suffix(".away"))
+    assert (await running.post(delivery(0, "test.exit"))).status == 200  # with it goes what was loaded
+    assert (await running.post(delivery(1, "invoice.paid"))).status == 200
+    assert (await running.post(delivery(2, "test.skip"))).status == 200
+
+    async def is_held() -> bool:
+        return "stripe.py: was here when the bridge started, and is gone" in (await running.ready()).text
+
+    await until(is_held)
+    assert stand_in.events == []
+    away.rename(module)
+    await stand_in.received(1)
+    await running.until_finished(3)
+    await running.until_ready()
+    assert [event["name"] for event in stand_in.events] == ["billing/invoice.paid"]
+    events = [line["event"] for line in running.log()]
+    assert events.count("worker.unavailable") == events.count("worker.back") == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 
 import orjson
 import pytest
 from forwarding import bench, finished
+from receiving import logging_into
 
 from bridge import retry
 from bridge.clock import wall_clock
@@ -107,12 +109,28 @@ async def test_too_large_a_request_is_halved_until_it_fits(tmp_path: Path) -> No
         assert len(b.stand_in.events) == 4
 
 
-async def test_an_event_too_large_for_any_request_is_dead_alone(tmp_path: Path) -> None:
-    async with bench(tmp_path) as b:
-        await b.append("customer.created")
-        b.stand_in.always = Refuse(status=413)
-        await b.forwarder.drain()
-        assert await b.states() == {"evt_0": State.DEAD}
+async def test_one_that_is_too_large_for_any_request_is_dead_where_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours was not: a proxy that lets nothing through says the same."""
+    monkeypatch.setattr(retry, "REFUSED_OBSCURELY", retry.Policy(first=1, longest=1, attempts=2))
+    monkeypatch.setattr(retry, "REFUSED_OBSCURELY_AS_ALL_ARE", retry.Policy(first=1, longest=1))
+    with logging_into(logged := io.StringIO()):
+        async with bench(tmp_path) as b:
+            b.stand_in.always = Refuse(status=413)
+            await b.append("customer.created")
+            running = asyncio.create_task(b.forwarder.run(grace=0.1))
+            async with asyncio.timeout(10):
+                while len(await b.attempts("evt_0")) < 4:
+                    await asyncio.sleep(0.01)
+                assert await b.states() == {"evt_0": State.PENDING}
+                b.forwarder._accepted_at = wall_clock()
+                while not finished(await b.states()):
+                    await asyncio.sleep(0.01)
+            assert await b.states() == {"evt_0": State.DEAD}
+            b.forwarder.stop()
+            await running
+    assert '"event":"event_api.refusing"' in logged.getvalue()
 
 
 async def test_a_refusal_in_unknown_words_kills_nothing_while_nothing_else_is_accepted(

@@ -116,11 +116,11 @@ def test_an_exception_from_a_rule_has_a_code_and_a_reason() -> None:
     assert not bare
 
 
-def test_every_provider_is_found_and_has_samples_and_a_transform() -> None:
+def test_every_provider_is_found_and_has_samples_and_every_transform_a_provider() -> None:
     modules = {path.stem for path in (ROOT / "bridge/providers").glob("*.py")} - {"__init__"}
     assert set(providers.load()) == modules
     assert [provider for provider in modules if not samples.names(provider)] == []
-    assert {path.stem for path in (ROOT / "transforms").glob("*.py")} - {"__init__"} == modules
+    assert {path.stem for path in (ROOT / "transforms").glob("*.py")} - {"__init__"} <= modules
 
 
 def project() -> dict[str, Any]:

@@ -23,7 +23,7 @@ def user(item: Any) -> dict[str, Any]:
 
 def test_a_notification_has_an_id_of_its_own() -> None:
     payload = {"id": "notif_1", "topic": "company.created", "created_at": 1_795_000_000}
-    wanted = Identity(id="notif_1", type="company.created", occurred_at=1_795_000_000_000)
+    wanted = Identity(id="notif_1", type="company.created", type_at="topic", occurred_at=1_795_000_000_000)
     assert PROVIDER.identify(payload, REQUEST) == wanted
     assert PROVIDER.identify({**payload, "delivery_attempts": 2}, REQUEST) == wanted
     assert PROVIDER.identify({**payload, "created_at": "then"}, REQUEST).occurred_at is None

@@ -78,7 +78,7 @@ log.error("delivery.failed", reason="\x1b[2J\u009b31m\rgone\nforged \u202e\udcff
     assert "\033[32minfo" in first
     assert "service.started" in first and first.endswith("\033[0m127.0.0.1:8080")
     assert "\033[31merror" in second
-    assert second.endswith("\033[0m\ufffd[2J\ufffd31m\ufffdgone\ufffdforged \ufffd\ufffd")
+    assert second.endswith('\033[0m"\ufffd[2J\ufffd31m\ufffdgone\ufffdforged \ufffd\ufffd"')
 
 
 GARBAGE = [

@@ -134,6 +134,7 @@ FRAMING: dict[str, Callable[[bytes], bytes]] = {
     "a target of 64 KiB": lambda raw: raw.replace(b"/webhooks/stripe", b"/webhooks/" + CANARY * 3200),
     "no host": lambda raw: raw.replace(b"Host: bridge.test\r\n", b""),
     "an expectation nobody meets": lambda raw: raw.replace(b"Host: ", b"Expect: " + CANARY + b"\r\nHost: "),
+    "an expectation that is no text": lambda raw: raw.replace(b"Host: ", b"Expect: \xff\r\nHost: "),
     "HTTP/2 from the start": lambda _: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
     "a TLS greeting": lambda _: bytes.fromhex("1603010200010001fc0303") + bytes(range(256)) * 2,
     "garbage": lambda _: CANARY + b"\xe9\xff\0\r\n\r\n",

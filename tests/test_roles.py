@@ -46,7 +46,7 @@ class Started:
                 pass_fds=passed,
                 stderr=subprocess.PIPE,
             )
-        self.settings = pickle.dumps(settings(folder))
+        self.told = pickle.dumps((settings(folder), ()))
 
     def end(self) -> tuple[int, str]:
         """The exit status, and what was logged."""
@@ -59,7 +59,7 @@ class Started:
 def test_a_child_whose_supervisor_hangs_up_finishes_and_ends(tmp_path: Path, name: str) -> None:
     """Where the kernel does not kill it with its parent, this has to do."""
     child = Started(name, tmp_path)
-    child.ours.sendall(child.settings)
+    child.ours.sendall(child.told)
     assert orjson.loads(child.ours.makefile("rb").readline())["ready"] is True
     child.ours.shutdown(socket.SHUT_WR)
     assert child.end() == (0, "")
@@ -72,7 +72,7 @@ def test_a_receiver_takes_as_many_connections_as_it_may(tmp_path: Path) -> None:
         child = Started("receiver", tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    child.ours.sendall(child.settings)
+    child.ours.sendall(child.told)
     child.ours.makefile("rb").readline()
     assert resource.prlimit(child.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
     child.ours.shutdown(socket.SHUT_WR)
@@ -101,7 +101,7 @@ async def test_a_forwarder_that_falls_over_ends_its_process_without_a_word_of_wh
     monkeypatch.setattr(fails, "run", fall_over)
     with logging_into(logged := io.StringIO()), pytest.raises(SystemExit):
         async with asyncio.timeout(10):
-            await roles.forwarder(settings(tmp_path), lambda _: None, asyncio.Event())
+            await roles.forwarder(settings(tmp_path), (), lambda _: None, asyncio.Event())
     lines = [orjson.loads(line) for line in logged.getvalue().splitlines()]
     assert [line["error"] for line in lines if line["event"] == "process.failed"] == ["LookupError"]
     assert "payload" not in logged.getvalue()
@@ -131,7 +131,7 @@ async def test_a_process_that_is_being_started_when_it_is_told_to_stop_is_not_fo
 
 
 def child(folder: Path, environment: Mapping[str, str]) -> Child:
-    return Child("forwarder", settings=settings(folder), passed=(), environment=environment, heard=lambda _: None)
+    return Child("forwarder", told=(settings(folder), ()), passed=(), environment=environment, heard=lambda _: None)
 
 
 async def test_a_process_the_machine_has_no_room_for_is_tried_again(tmp_path: Path) -> None:

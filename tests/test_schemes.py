@@ -141,6 +141,8 @@ def test_of_a_stamped_list_only_v1_counts() -> None:
     right = mac(b"%d.%b" % (SECONDS, BODY))
     assert reason(LIST, {"x-list": f"t={SECONDS},v0={right}"}) is Reason.MALFORMED
     assert reason(LIST, {"x-list": f"t={SECONDS},v1={'0' * 64},v0={right}"}) is Reason.MISMATCH
+    check(LIST, {"x-list": f"t={SECONDS},v1=zz,v1={right}"})  # as Stripe's SDK has it
+    assert reason(LIST, {"x-list": f"t={SECONDS},v1=é,v1={right}"}) is Reason.MALFORMED
 
 
 @pytest.mark.parametrize(

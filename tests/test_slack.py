@@ -84,7 +84,7 @@ def test_the_check_of_a_certificate_is_a_handshake() -> None:
 
 
 def test_an_event_has_an_id_of_its_own_and_happened_at_its_event_ts() -> None:
-    assert event() == Identity(id="Ev1", type="reaction_added", occurred_at=1_794_999_999_123)
+    assert event() == Identity(id="Ev1", type="reaction_added", type_at="event.type", occurred_at=1_794_999_999_123)
 
 
 @pytest.mark.parametrize(
@@ -203,3 +203,10 @@ def test_the_secrets_slack_puts_into_its_payloads_are_taken_out(body: bytes) -> 
 )
 def test_the_user_is_found_in_every_shape(payload: Payload) -> None:
     assert PROVIDER.user(payload) == {"slack_user_id": "U1", "slack_team_id": "T1", "email": None}
+
+
+def test_an_envelope_nobody_knows_keeps_the_id_it_has() -> None:
+    unknown = {"type": "new_envelope", "event_id": "Ev_w", "event_time": 1_795_000_000}
+    assert identify(json.dumps(unknown).encode()) == Identity(
+        id="Ev_w", type="new_envelope", occurred_at=1_795_000_000_000
+    )

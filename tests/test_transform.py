@@ -123,6 +123,9 @@ def test_a_module_named_stripe_does_not_hide_the_stripe_package(tmp_path: Path) 
         ("x = 1", "no function `transform(delivery)`"),
         ("transform = 3", "no function `transform(delivery)`"),
         ("VERSION = 3\ndef transform(delivery): return None", "VERSION must be a string"),
+        ("def transform(): return None", "`transform` must take one argument, the delivery: too many positional"),
+        ("def transform(a, b): return None", "`transform` must take one argument, the delivery: missing"),
+        ("raise KeyboardInterrupt", "line 1: KeyboardInterrupt"),
         ("import sys\nsys.exit(3)", "exits when it is loaded"),
     ],
 )
@@ -190,6 +193,12 @@ def test_an_exception_is_kept_with_the_users_frames_alone(tmp_path: Path) -> Non
 def test_an_exit_is_an_exception_like_another(tmp_path: Path) -> None:
     result = run(of_text(tmp_path, "import sys\ndef transform(delivery): sys.exit(1)"))
     assert result.outcome is Outcome.RAISED
+
+
+@pytest.mark.parametrize("name", ["asyncio.CancelledError", "GeneratorExit", "KeyboardInterrupt"])
+def test_nothing_that_is_raised_takes_the_process_down(tmp_path: Path, name: str) -> None:
+    result = run(of_text(tmp_path, f"import asyncio\ndef transform(delivery): raise {name}"))
+    assert (result.outcome, name.rpartition(".")[2] in result.error) == (Outcome.RAISED, True)
 
 
 def test_retry_asks_for_another_time(tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ async def slowly(delivery):
 async def never(delivery):
     await asyncio.sleep(3600)
 
+async def cancelled(delivery):
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
 def transform(delivery):
     match delivery.type:
         case "loop":
@@ -51,6 +56,8 @@ def transform(delivery):
             return slowly(delivery)
         case "never":
             return never(delivery)
+        case "cancelled":
+            return cancelled(delivery)
     return builtin(delivery)
 """
 
@@ -143,6 +150,12 @@ async def test_an_asynchronous_one_that_takes_too_long_costs_the_others_nothing(
     assert done is not None
     assert (stuck.outcome, stuck.error) == (Outcome.STUCK, "the transform took longer than 0.2 s")
     assert done.outcome is None
+
+
+async def test_one_that_awaits_what_was_cancelled_raised_like_another(make_worker: Callable[..., Worker]) -> None:
+    results, how = await make_worker().run([of_type("cancelled"), of_type("async")], now=NOW)
+    assert how == ""
+    assert [result and result.outcome for result in results] == [Outcome.RAISED, None]
 
 
 async def test_large_bodies_and_many_entries_come_through_whole(make_worker: Callable[..., Worker]) -> None:

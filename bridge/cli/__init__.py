@@ -59,7 +59,7 @@ def main() -> None:
     """Webhooks of Stripe, Slack and Intercom: verified, stored, answered, and forwarded to Inngest as events.
 
     \b
-    bridge dev                            a whole bridge on this machine, nothing to configure
+    bridge dev                            a whole bridge on this machine
     bridge send stripe customer.created   a signed webhook for it
     bridge list                           what became of it
     """

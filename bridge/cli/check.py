@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import click
 from rich.markup import escape
 
 from bridge import config, journal, log
-from bridge.cli.output import console
+from bridge.cli.output import console, json_line
 from bridge.errors import BridgeError, ConfigInvalid
 from bridge.event_api import EventApi, Verdict
+from bridge.serve import strays
 from bridge.settings import Settings
 from bridge.worker.client import Worker, WorkerSettings
 
 
-@click.command()
-def check() -> None:
-    """Check the configuration, secrets, transforms, the journal and the Event API. Exit status 2 where one is not right.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of one thing that was looked at."""
 
-    Sends no event.
+    what: str
+    right: bool
+    more: str
+    faults: Sequence[str] = ()
+    away: str = ""
+    """Why it can't be told now. Nothing to mend in the configuration: `bridge serve` starts, and waits."""
+
+
+@click.command(short_help="Tell whether all that `bridge serve` needs is right.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each thing looked at.")
+def check(*, as_json: bool) -> None:
+    """Check the configuration, secrets, transforms, the journal and the Event API. Sends no event, makes no journal.
+
+    Exit status 2 where something is not right, 1 where all is, but the Event API is away just now.
 
     \b
     STRIPE_WEBHOOK_SECRET=whsec_... INNGEST_EVENT_KEY=... bridge check
@@ -30,58 +48,85 @@ def check() -> None:
     log.configure()
     settings, faults = config.read(os.environ)
     config.forget_secrets(os.environ)
-    faults = asyncio.run(_check(settings, faults))
-    if faults:
+    sources = ", ".join(settings.sources)
+    named = f"{len(settings.sources)} source{'s' if len(settings.sources) > 1 else ''}: {sources}"
+    found = [Found("configuration", not faults, named if sources else "no source", faults)]
+    found += asyncio.run(_check(settings))
+    for each in found:
+        _tell(each, as_json=as_json)
+    if faults := [fault for each in found for fault in each.faults]:
         raise ConfigInvalid(faults)
+    if away := [each.away for each in found if each.away]:
+        raise BridgeError("; ".join(away))
 
 
-async def _check(settings: Settings, faults: list[str]) -> list[str]:
-    names = ", ".join(settings.sources) or "none"
-    _tell("configuration", not faults, f"{len(settings.sources)} sources: {names}")
-    found = [await each(settings) for each in (_check_transforms, _check_journal, _check_event_api)]
-    return [*faults, *(fault for each in found for fault in each)]
+async def _check(settings: Settings) -> list[Found]:
+    return [await each(settings) for each in (_check_transforms, _check_journal, _check_event_api)]
 
 
-def _tell(what: str, right: bool, more: str) -> None:  # noqa: FBT001 - private, and read at once
-    mark = "[green]ok[/]  " if right else "[red]not[/] "
-    console.print(f"{mark} {what:<14} {escape(log.printable(more))}", soft_wrap=True)
+def _tell(found: Found, *, as_json: bool) -> None:
+    if as_json:
+        json_line(
+            {
+                "what": found.what,
+                "ok": found.right,
+                "detail": found.more,
+                "faults": [*found.faults, *filter(None, [found.away])],
+            }
+        )
+        return
+    mark = "[green]ok[/]  " if found.right else "[red]FAIL[/]"
+    console.print(f"{mark} {found.what:<14} {escape(log.printable(found.more))}", soft_wrap=True)
 
 
-async def _check_transforms(settings: Settings) -> Sequence[str]:
+async def _check_transforms(settings: Settings) -> Found:
     worker = Worker(WorkerSettings.of(settings))
     loaded = await worker.start()
     await worker.stop()
-    own = ", ".join(loaded.own) or "none"
-    _tell("transforms", not loaded.faults, f"built in: {', '.join(loaded.built_in)}; of your own: {own}")
-    return loaded.faults
+    more = f"built in: {', '.join(loaded.built_in)}; of your own: {', '.join(loaded.own) or 'none'}"
+    if unused := strays(settings, loaded):
+        more += f"; named after no source and no provider, so not used: {', '.join(unused)}"
+    return Found("transforms", not loaded.faults, more, loaded.faults)
 
 
-async def _check_journal(settings: Settings) -> Sequence[str]:
-    fault = ""
-    if settings.journal:
-        store = journal.at(settings.journal)
+async def _check_journal(settings: Settings) -> Found:
+    if not settings.journal:
+        return Found("journal", right=False, more="not looked at, see below")
+    with _one_to_try(settings.journal) as url:
+        store = journal.at(url)
         try:
             await store.check()
         except BridgeError as error:
-            fault = f"journal: {error}"
+            return Found("journal", right=False, more=settings.journal, faults=[f"journal: {error}"])
         finally:
             await store.close()
-    _tell("journal", not fault and bool(settings.journal), settings.journal or "none, see below")
-    return [fault] if fault else []
+    return Found("journal", right=True, more=settings.journal)
 
 
-async def _check_event_api(settings: Settings) -> Sequence[str]:
+@contextmanager
+def _one_to_try(url: str) -> Iterator[str]:
+    """The journal; where there is none yet, one beside its place that is gone afterwards."""
+    if journal.exists(url) or not os.access(folder := journal.path_of(url).parent, os.W_OK | os.X_OK):
+        yield url
+        return
+    with TemporaryDirectory(prefix=".bridge-check-", dir=folder) as beside:
+        yield f"sqlite:///{Path(beside).resolve()}/bridge.db"
+
+
+async def _check_event_api(settings: Settings) -> Found:
     """What was said of the key and the URL with the configuration's other faults is not said again."""
     api = settings.event_api
     try:
         async with EventApi(api.key, base_url=api.url, dev=api.is_dev, env=api.env, timeout=10) as open_:
             answer = await open_.probe()
     except ValueError:
-        _tell("Event API", right=False, more="not asked, see below")
-        return []
+        return Found("Event API", right=False, more="not asked, see below")
     # Without its path: people paste URLs with the key in them.
     parts = urlsplit(api.url)
     where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    right = answer.verdict is Verdict.ACCEPTED
-    _tell("Event API", right, where)
-    return [] if right else [f"event_api: {where}: {answer.error}"]
+    said = f"event_api: {where}: {answer.error}"
+    if answer.verdict is Verdict.ACCEPTED:
+        return Found("Event API", right=True, more=where)
+    if answer.verdict is Verdict.UNAVAILABLE:
+        return Found("Event API", right=False, more=f"{where} is away", away=said)
+    return Found("Event API", right=False, more=where, faults=[said])

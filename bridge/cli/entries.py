@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from textwrap import indent
 from typing import Any, TypeVar
 
 import click
@@ -16,7 +18,7 @@ from bridge.cli import LAYOUT
 from bridge.cli.configured import configured
 from bridge.cli.output import Moment, console, iso, json_document, json_line, moment, state, table
 from bridge.clock import wall_clock
-from bridge.dev import JOURNAL
+from bridge.dev import JOURNAL, journal_at_hand
 from bridge.errors import BridgeError, ConfigInvalid
 from bridge.journal import Journal
 from bridge.log import printable
@@ -34,8 +36,8 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which entries are meant."""
     options = (
         click.option("--state", type=click.Choice([each.value for each in State]), help="Only those in this state."),
-        click.option("--source", help="Only those of this source."),
-        click.option("--type", "type_", help="Only those of this type, such as customer.created."),
+        click.option("--source", metavar="NAME", help="Only those of this source."),
+        click.option("--type", "type_", metavar="TYPE", help="Only those of this type, such as customer.created."),
         click.option(
             "--since", type=Moment(), help="Received then or later: 2026-01-31T12:00 (UTC), or 30m, 2h, 3d ago."
         ),
@@ -47,6 +49,8 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _selection(given: dict[str, Any]) -> Selection:
+    if given["since"] is not None and given["until"] is not None and given["since"] >= given["until"]:
+        raise click.UsageError("--since is not before --until: nothing was received then")
     return Selection(
         source=given["source"],
         state=State(given["state"]) if given["state"] else None,
@@ -79,14 +83,17 @@ def list_(*, limit: int, as_json: bool, **given: Any) -> None:
             [(moment(e.received_at), e.source, e.type or "-", e.id, state(e.state), str(e.attempts)) for e in found],
         )
         counts = (await store.census()).counts
-        console.print("  ".join(f"{counts.get(each, 0):,} {each.value}" for each in State), style="dim")
+        if len(found) == limit:
+            console.print(f"the newest {limit:,}: --limit shows more", style="dim")
+        whole = ", ".join(f"{counts.get(each, 0):,} {each.value}" for each in State)
+        console.print(f"in the whole journal: {whole}", style="dim")
 
     _with_journal(run)
 
 
 @click.command()
 @click.argument("id_", metavar="ID")
-@click.option("--source", help="Where two sources have a delivery of this id.")
+@click.option("--source", metavar="NAME", help="The source it came to, where two have this id.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(*, id_: str, source: str | None, as_json: bool) -> None:
     """Show a delivery: its state, every attempt, and its payload.
@@ -103,14 +110,18 @@ def show(*, id_: str, source: str | None, as_json: bool) -> None:
         if as_json:
             json_line({**record(entry), "attempts_made": [tried(each) for each in attempts], "body": body})
             return
-        for name, value in record(entry).items():
-            console.print(f"[dim]{name:<12}[/] {escape('-' if value is None else str(value))}", soft_wrap=True)
+        shown = {**record(entry), "size": f"{entry.size:,} bytes"}
+        if entry.replays:
+            shown["attempts"] = f"{entry.attempts} since the last replay"
+        for name, value in shown.items():
+            console.print(f"[dim]{name:<12}[/] {escape('-' if value in (None, '') else str(value))}", soft_wrap=True)
         for each in attempts:
             more = f", events accepted: {each.events}" if each.events else ""
-            console.print(f"[dim]{'attempt':<12}[/] {moment(each.at)} {each.outcome.value}{more}")
+            console.print(f"[dim]{'attempt':<12}[/] {iso(each.at)} {each.outcome.value}{more}")
             if each.error:
-                console.print(escape(printable(each.error, keep=LAYOUT)), style="red", soft_wrap=True)
-        console.print(f"[dim]{'body':<12}[/] {'purged' if body is None else ''}")
+                error = indent(printable(each.error.rstrip(), keep=LAYOUT), " " * 13)
+                console.print(escape(error), style="red", soft_wrap=True)
+        console.print(f"[dim]body[/]{'         purged' if body is None else ''}")
         if body is not None:
             console.print(escape(_readable(body)), soft_wrap=True)
 
@@ -131,7 +142,7 @@ def replay(*, ids: tuple[str, ...], new_ids: bool, yes: bool, as_json: bool, **g
     \b
     bridge replay evt_1PXq2Kd
     bridge replay --state dead --source stripe --since 3d
-    bridge replay --state forwarded --since 2026-01-31T12:00 --until 2026-01-31T13:00
+    bridge replay --since 2026-01-31T12:00 --until 2026-01-31T13:00
     """
     if not ids and not any(value is not None for value in given.values()):
         raise click.UsageError("name ids, or select with --state, --source, --type, --since, --until")
@@ -144,14 +155,29 @@ def replay(*, ids: tuple[str, ...], new_ids: bool, yes: bool, as_json: bool, **g
         return [seq async for seq in _finished(store, _selection(given))]
 
     seqs = _with_journal(select)
-    if seqs and not ids and not yes and console.is_terminal:
-        click.confirm(f"Replay {len(seqs):,} deliveries?", abort=True, err=True)
+    if seqs and not ids and not yes and sys.stdin.isatty():
+        anew = " with new ids, so that Inngest runs its functions once more" if new_ids else ""
+        click.confirm(f"Replay {_deliveries(len(seqs))}{anew}?", abort=True, err=True)
     replayed = _with_journal(lambda store: _replay(store, seqs, new_ids=new_ids, quiet=as_json))
     if as_json:
         json_line({"selected": len(seqs), "replayed": replayed})
     else:
-        left = len(seqs) - replayed
-        console.print(f"{replayed:,} replayed" + (f", {left:,} left alone: pending, or purged" if left else ""))
+        console.print(f"{replayed:,} replayed: {'; '.join(_what_became(replayed, len(seqs) - replayed))}")
+    if ids and not replayed:
+        raise SystemExit(1)
+
+
+def _what_became(replayed: int, left: int) -> Iterator[str]:
+    if replayed:
+        yield "pending again, for the running bridge to forward"
+    if left:
+        yield f"{left:,} left alone, which are pending or purged"
+    if not replayed and not left:
+        yield "nothing that is finished matches"
+
+
+def _deliveries(count: int) -> str:
+    return f"{count:,} {'delivery' if count == 1 else 'deliveries'}"
 
 
 async def _finished(store: Journal, selection: Selection) -> AsyncIterator[int]:
@@ -216,16 +242,19 @@ def tried(attempt: Attempt) -> dict[str, Any]:
 def _readable(body: str) -> str:
     """JSON laid out, anything else as it is, less what would steer the terminal."""
     try:
-        return json_document(json_object(body))
+        return json_document(json_object(body.encode()))
     except BridgeError:
         return printable(body, keep=LAYOUT)
 
 
 def _with_journal(run: Callable[[Journal], Awaitable[T]]) -> T:
-    """Run with the configured journal open. It must be there: to look into none is a slip, not a wish for a new one."""
+    """Run with the journal open. It must be there: to look into none is a slip, not a wish for a new one."""
     url = journal_of(configured())
     if not journal.exists(url):
-        raise ConfigInvalid([f"journal: {url}: there is none yet; `bridge serve` or `bridge dev` makes it"])
+        other = ""
+        if journal.exists(JOURNAL):
+            other = f". That of `bridge dev` is here: BRIDGE_JOURNAL={JOURNAL}"
+        raise ConfigInvalid([f"journal: {url}: there is none yet; `bridge serve` makes it{other}"])
 
     async def opened() -> T:
         async with open_journal(url) as store:
@@ -235,9 +264,11 @@ def _with_journal(run: Callable[[Journal], Awaitable[T]]) -> T:
 
 
 def journal_of(settings: Settings) -> str:
-    """The configured journal's URL; where none is configured and there is none, that of `bridge dev`."""
-    default = settings.journal == Settings().journal
-    return JOURNAL if default and not journal.exists(settings.journal) and journal.exists(JOURNAL) else settings.journal
+    """The journal to look into. Says so where it is that of `bridge dev`."""
+    url = journal_at_hand(settings)
+    if url != settings.journal:
+        click.echo(f"bridge: in the journal of `bridge dev`, {url}", err=True)
+    return url
 
 
 @asynccontextmanager

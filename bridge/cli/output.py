@@ -18,7 +18,8 @@ from rich.text import Text
 from bridge.model import State
 
 # A pipe has no width: a line there is for grep, and must not be cut into two. No emoji: ids and payloads have colons.
-console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
+_NO_WIDTH = 10_000
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _NO_WIDTH)
 
 _COLOURS = {State.PENDING: "yellow", State.FORWARDED: "green", State.SKIPPED: "bright_black", State.DEAD: "red"}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
@@ -47,8 +48,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None
         drawn.add_column(heading, no_wrap=True, overflow="ignore")
     for row in rows:
         drawn.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    # As wide as it needs: where the terminal breaks a line, an id can still be copied whole.
-    console.print(drawn, width=max(console.width, 200), crop=False, no_wrap=True)
+    # As wide as it needs, whatever the terminal's width: where that breaks a line, an id can still be copied whole.
+    Console(highlight=False, emoji=False, width=_NO_WIDTH).print(drawn)
 
 
 def state(of: State) -> Text:

@@ -13,11 +13,12 @@ from rich.markup import escape
 from bridge import log, providers, samples, webhooks
 from bridge.cli.configured import configured, local_url, read
 from bridge.cli.output import console, json_line
-from bridge.dev import known_secret
+from bridge.dev import known_secret, with_every_provider
 from bridge.errors import BridgeError
 from bridge.event_api import reason
 from bridge.model import Source
 from bridge.settings import Settings
+from bridge.verify import Identity
 
 
 @click.command()
@@ -51,10 +52,9 @@ def send(
     if type_ is not None and file is not None:
         raise click.UsageError("either a sample's TYPE, or --file with a body of your own")
     if type_ is None and file is None:
-        for name in samples.names(provider):
-            json_line({"provider": provider, "type": name}) if as_json else click.echo(name)
+        _list(provider, as_json=as_json)
         return
-    settings = configured()
+    settings = with_every_provider(configured())
     signed_as = _source(settings, provider, source)
     try:
         body = read(file) if file else webhooks.sample(provider, type_ or "", unchanged=unchanged)
@@ -63,36 +63,46 @@ def send(
         raise click.UsageError(str(error.args[0])) from None
     except ValueError:
         raise click.UsageError(f"--to {to}: no address of a bridge, such as https://hooks.example.com") from None
-    reply = _post(body, source=signed_as, url=url)
-    _tell(reply, url=url, as_json=as_json)
+    reply = _post(body, source=signed_as, url=url, is_here=to is None)
+    _tell(reply, webhooks.identity(provider, body), url=url, as_json=as_json)
     if reply.status == HTTPStatus.UNAUTHORIZED:
-        raise BridgeError(_which_secret(settings, provider))
+        raise BridgeError(_which_secret(signed_as))
     if not reply.is_accepted:
         raise SystemExit(1)
 
 
-def _post(body: bytes, *, source: Source, url: str) -> webhooks.Reply:
+def _list(provider: str, *, as_json: bool) -> None:
+    names = samples.names(provider)
+    for name in names:
+        json_line({"provider": provider, "type": name}) if as_json else click.echo(name)
+    if not names:
+        raise BridgeError(f"there are no samples of {provider}: --file sends a body of your own")
+
+
+def _post(body: bytes, *, source: Source, url: str, is_here: bool) -> webhooks.Reply:
     try:
         return asyncio.run(webhooks.post(body, source=source, url=url))
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        why = reason(error, timeout=webhooks.TIMEOUT)
-        raise BridgeError(f"{url}: {why}. Is a bridge running there? `bridge dev` starts one") from None
+        hint = ". Is a bridge running there? `bridge dev` starts one" if is_here else ""
+        raise BridgeError(f"{url}: {reason(error, timeout=webhooks.TIMEOUT)}{hint}") from None
 
 
-def _tell(reply: webhooks.Reply, *, url: str, as_json: bool) -> None:
+def _tell(reply: webhooks.Reply, of: Identity, *, url: str, as_json: bool) -> None:
     if as_json:
-        json_line({"url": url, "status": reply.status, "text": reply.text, "seconds": round(reply.seconds, 4)})
+        told = {"url": url, "id": of.id, "type": of.type, "status": reply.status, "text": reply.text}
+        json_line({**told, "seconds": round(reply.seconds, 4)})
         return
     colour = "green" if reply.is_accepted else "red"
-    said = escape(log.printable(" ".join(reply.text.split())))
-    console.print(f"{escape(url)}: [{colour}]{reply.status}[/] in {reply.seconds * 1000:.0f} ms {said}", soft_wrap=True)
+    said = " ".join(filter(None, (str(of.type or ""), of.id, *reply.text.split())))
+    took = f"[{colour}]{reply.status}[/] in {reply.seconds * 1000:.0f} ms"
+    console.print(f"{escape(url)}: {took}  {escape(log.printable(said))}".rstrip(), soft_wrap=True)
 
 
-def _which_secret(settings: Settings, provider: str) -> str:
-    """What to do about a 401: the bridge asked does not say why."""
-    if any(source.provider == provider for source in settings.sources.values()):
+def _which_secret(source: Source) -> str:
+    """What to do about a 401: the bridge that was asked does not say why."""
+    if source.secrets[0] != known_secret(source.provider).encode():
         return "it was signed with the secret configured here, and the bridge there has another"
-    variable = providers.load()[provider].environment
+    variable = providers.load()[source.provider].environment
     return (
         f"it was signed with the secret of `bridge dev`, for none is configured here: set {variable} to that bridge's"
     )
@@ -100,11 +110,8 @@ def _which_secret(settings: Settings, provider: str) -> str:
 
 def _source(settings: Settings, provider: str, name: str | None) -> Source:
     fitting = {key: source for key, source in settings.sources.items() if source.provider == provider}
-    if name is not None and name not in fitting:
-        raise click.UsageError(
-            f"no source `{name}` of {provider} is configured; there are: {', '.join(fitting) or 'none'}"
-        )
-    for key, source in fitting.items():
-        if name in {None, key}:
-            return source.source(key)
-    return Source(name=provider, provider=provider, prefix=provider, secrets=(known_secret(provider).encode(),))
+    name = name or next(iter(fitting), provider)
+    if name not in fitting:
+        known = ", ".join(fitting) or "none"
+        raise click.UsageError(f"no source `{name}` of {provider} is configured; there are: {known}")
+    return fitting[name].source(name)

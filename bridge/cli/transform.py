@@ -80,7 +80,7 @@ def _entry_of(file: str, settings: Settings, source: str | None) -> Entry:
     name = source or path.resolve().parent.name
     known = with_every_provider(settings).sources
     if name not in known:
-        raise click.UsageError(f"which source would {path} come to? --source {', '.join(known)}")
+        raise click.UsageError(f"which source would {path} come to? Say --source, and one of {', '.join(known)}")
     secret = b"for this once"
     whose = replace(known[name].source(name), secrets=(secret,))
     provider = providers.load()[whose.provider]

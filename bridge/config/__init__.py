@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ Raw = dict[str, Any]
 
 
 def load(environment: Mapping[str, str], *, serving: bool = True) -> Settings:
-    """The settings, checked. `serving` False: for commands that need neither sources nor an event key.
+    """The settings, checked. `serving` False: for commands that need no source, no secret and no event key.
 
     Raises ConfigInvalid with every fault.
     """
@@ -62,7 +63,7 @@ def read(environment: Mapping[str, str], *, serving: bool = True) -> tuple[Setti
     raw = _file(environment, faults)
     is_read = not faults  # what stands in a file that can't be read is not missing
     _overlay(raw, environment)
-    secrets.resolve(raw, environment, faults)
+    secrets.resolve(raw, environment, faults if serving else [])
     missing = list(_missing(raw)) if serving and is_read else []
     _drop_booleans(raw, environment, faults)
     settings = _validate(raw, environment, faults)
@@ -149,8 +150,19 @@ def _validate(raw: Raw, environment: Mapping[str, str], faults: list[str]) -> Se
             for each in error.errors(include_url=False, include_input=False):
                 words = _WORDS.get(each["type"])
                 message = words.format(**each.get("ctx", {})) if words else each["msg"][:1].lower() + each["msg"][1:]
+                if each["type"] == "unexpected_keyword_argument":
+                    message += _meant(each["loc"])
                 faults.append(f"{_where(each['loc'], environment)}: {message}")
                 _drop(raw, list(each["loc"]), missing=each["type"] == "missing")
+
+
+def _meant(loc: Sequence[int | str]) -> str:
+    """The key that was misspelt, if one is near."""
+    *table, key = (str(each) for each in loc)
+    path = "sources.NAME" if table[:1] == ["sources"] else ".".join(table)
+    beside = [name.rpartition(".")[2] for name, _ in declared() if name.rpartition(".")[0] == path]
+    near = get_close_matches(key, beside, n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _where(path: Iterable[int | str], environment: Mapping[str, str]) -> str:

@@ -79,7 +79,7 @@ def _places(places: Sequence[object], key: str, environment: Mapping[str, str], 
         elif kind == "file" and where:
             found += _read(Path(where), path, faults)
         else:
-            faults.append(f"{path}: expected `env:NAME` or `file:PATH`: secrets do not belong into this file")
+            faults.append(f"{path}: expected `env:NAME` or `file:PATH`: secrets do not belong in this file")
     return tuple(found)
 
 
@@ -87,7 +87,7 @@ def _variable(name: str, environment: Mapping[str, str], faults: list[str]) -> t
     """The comma-separated values of NAME, or of the file NAME_FILE names; None where neither is set."""
     if name in environment:
         if f"{name}_FILE" in environment:
-            faults.append(f"{name}: set, and {name}_FILE too: which is meant?")
+            faults.append(f"{name}: set, and {name}_FILE too: set one of the two")
         return _split(environment[name], name, faults)
     if f"{name}_FILE" in environment:
         return _read(Path(environment[f"{name}_FILE"]), f"{name}_FILE", faults)

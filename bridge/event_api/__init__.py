@@ -194,8 +194,9 @@ def server_url(url: str) -> str:
         fine = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         fine = False
-    if not fine or parts.query or parts.fragment or not url.isprintable() or " " in url:
-        raise ValueError("base_url must be http:// or https://, a host, and no more than a path")
+    # `/e/{key}` is ours to add: whoever pasted it with the URL would have the key where it is shown.
+    if not fine or parts.query or parts.fragment or not url.isprintable() or " " in url or "/e/" in f"{parts.path}/":
+        raise ValueError("base_url must be http:// or https://, a host, and no more than a path, without /e/ and a key")
     return url
 
 

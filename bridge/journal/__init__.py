@@ -106,8 +106,11 @@ def fault_of(url: str) -> str:
     """What is wrong with a journal's URL, without touching it; empty: nothing."""
     parts = urlsplit(url)
     if parts.scheme != "sqlite":
-        return f"unknown scheme `{parts.scheme}`, expected sqlite:///path/to/file.db"
-    if parts.netloc or path_of(url).is_dir() or parts.path.endswith("/"):
+        what = f"unknown scheme `{parts.scheme}`" if parts.scheme else "no URL"
+        return f"{what}, expected sqlite:///path/to/file.db"
+    if not parts.netloc and path_of(url).is_dir():
+        return f"{path_of(url)} is a directory, expected sqlite:///path/to/file.db"
+    if parts.netloc or parts.path.endswith("/"):
         return "expected sqlite:///path/to/file.db, with three slashes and the name of a file"
     return ""
 

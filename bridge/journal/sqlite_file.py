@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Literal, TypeVar
 
+from bridge import log
 from bridge.errors import JournalUnavailable
 from bridge.journal.sqlite_schema import MIGRATIONS
 
@@ -105,7 +106,8 @@ class SqliteFile:
         if sqlite3.sqlite_version_info < _OLDEST:
             oldest = ".".join(map(str, _OLDEST))
             raise JournalUnavailable(f"SQLite {oldest} is needed, this Python has {sqlite3.sqlite_version}")
-        _create(self._path)
+        if _create(self._path) and self._opened:
+            log.error("journal.created", file=str(self._path), reason="the one that was here was removed")
         before = _identity(self._files[0])
         # rw: SQLite itself would create the file with the umask's mode.
         db = sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None)
@@ -165,6 +167,8 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRAT
         with transaction(db):
             # Under the lock: another process may have taken this step while we waited.
             if _version(db) == version:
+                if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                    raise JournalUnavailable("a SQLite database of something else, with tables that are not ours")
                 for statement in migrations[version]:
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {version + 1}")
@@ -206,14 +210,18 @@ def _configure(db: sqlite3.Connection, synchronous: str) -> None:
     db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
 
 
-def _create(path: Path) -> None:
-    """Bodies are nobody else's business, and SQLite gives its -wal and -shm the mode of the database.
+def _create(path: Path) -> bool:
+    """Whether there was none. Bodies are nobody else's business, and SQLite gives its -wal and -shm the mode of the
+    database.
 
     Only a file that was not there is opened here: to close one that is would drop the locks of every connection this
     process has to it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
-    with suppress(FileExistsError):
+    try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _identity(file: str) -> tuple[int, int]:

@@ -22,6 +22,7 @@ def _identify(payload: Payload, request: WebhookRequest) -> Identity:
     return Identity(
         id=text(payload, "id"),
         type=payload.get("topic"),
+        type_at="topic",
         occurred_at=milliseconds(payload.get("created_at")),
     )
 
@@ -65,7 +66,7 @@ PROVIDER = Provider(
     docs="https://developers.intercom.com/docs/webhooks",
     dashboard=(
         "Intercom Developer Hub > your app > Configure > Webhooks: paste the URL as the endpoint URL, choose the topics;"
-        " the secret is the `Client secret` under Basic information"
+        " the secret is the `Client secret` under Basic Information"
     ),
     environment="INTERCOM_CLIENT_SECRET",
     scheme=BodyMac(header="x-hub-signature", prefix="sha1=", digest="sha1"),

@@ -30,7 +30,7 @@ def _parse(request: WebhookRequest) -> Payload:
         return json_object(request.body)
     fields = form(request.body)
     if "payload" in fields and "command" not in fields:
-        return json_object(fields["payload"])
+        return json_object(fields["payload"].encode())
     return dict(fields)
 
 
@@ -61,6 +61,8 @@ def _identify(payload: Payload, request: WebhookRequest) -> Identity:
     if kind in {"view_submission", "view_closed"}:
         # The hash changes with every version of the view.
         return _identity(kind, _composed(kind, payload, ("view", "id"), ("view", "hash")), payload, request)
+    if "event_id" in payload:  # an envelope we do not know
+        return Identity(id=text(payload, "event_id"), type=kind, occurred_at=milliseconds(payload.get("event_time")))
     composed = _composed(kind, payload, ("trigger_id",)) or _composed(
         kind, payload, ("callback_id",), ("action_ts",), ("user", "id")
     )
@@ -72,6 +74,7 @@ def _event(payload: Payload) -> Identity:
     return Identity(
         id=text(payload, "event_id"),
         type=at(payload, "event", "type"),
+        type_at="event.type",
         occurred_at=_ts(at(payload, "event", "event_ts")) or milliseconds(payload.get("event_time")),
     )
 

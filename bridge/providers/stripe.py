@@ -68,8 +68,8 @@ PROVIDER = Provider(
     name="stripe",
     docs="https://docs.stripe.com/webhooks",
     dashboard=(
-        "Stripe Dashboard > Developers > Webhooks > Add destination: paste the URL as the endpoint URL, choose the"
-        " events; the secret is the destination's `Signing secret`, `whsec_...`"
+        "Stripe Workbench > Webhooks (formerly Developers > Webhooks) > Add destination: paste the URL as the endpoint"
+        " URL, choose the events; the secret is the destination's `Signing secret`, `whsec_...`"
     ),
     environment="STRIPE_WEBHOOK_SECRET",
     scheme=StampedList(header="stripe-signature"),

@@ -6,6 +6,7 @@ that when this process is lost it is known which deliveries were not done.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -33,7 +34,8 @@ def main(descriptor: int, parent: int) -> None:
     channel = process.adopt(descriptor)
     settings, _ = _receive(channel)
     transforms, faults = Transforms.load([Path(directory) for directory in settings["directories"]])
-    named = {"own": sorted(transforms.own), "built_in": sorted(transforms.built_in)}
+    files = [str(transform.path) for transform in transforms.own.values()]
+    named = {"own": sorted(transforms.own), "files": files, "built_in": sorted(transforms.built_in)}
     channel.sendall(worker.frame({"faults": faults, **named}))
     bench = _Bench(channel, transforms, max_event_bytes=settings["max_event_bytes"], time_limit=settings["time_limit"])
     while True:
@@ -124,7 +126,10 @@ def _exactly(channel: socket, size: int) -> memoryview:
     while filled < size:
         count = channel.recv_into(buffer[filled:])
         if count == 0:
-            sys.exit(0)
+            try:
+                sys.stdout.flush()
+            finally:
+                os._exit(0)  # at once: what the user's code left open would have much to say on its way out
         filled += count
     return buffer
 

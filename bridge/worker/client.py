@@ -37,10 +37,13 @@ class WorkerSettings:
     directories: tuple[Path, ...]
     max_event_bytes: int
     time_limit: float
+    expected: tuple[str, ...] = ()
+    """The files of the modules that must be there: the built-in one would take the place of one that is gone."""
 
     @classmethod
-    def of(cls, settings: Settings) -> WorkerSettings:
+    def of(cls, settings: Settings, *, expected: tuple[str, ...] = ()) -> WorkerSettings:
         return cls(
+            expected=expected,
             directories=tuple(path for each in settings.transforms if (path := Path(each)).is_dir()),
             max_event_bytes=settings.event_api.max_event_bytes,
             time_limit=settings.transform_timeout,
@@ -52,6 +55,8 @@ class Loaded:
     """What a worker says of its transforms: names of modules, and a line for each that did not load."""
 
     own: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """Of the user's modules."""
     built_in: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
@@ -95,7 +100,13 @@ class Worker:
             return Loaded(faults=(f"transforms: a module takes longer than {_LOADING:g} s to load",))
         except (asyncio.IncompleteReadError, ConnectionError):
             return Loaded(faults=(f"transforms: while they were loaded, {await self._lost()}",))
-        return Loaded(own=tuple(head["own"]), built_in=tuple(head["built_in"]), faults=tuple(head["faults"]))
+        gone = sorted({*self._settings.expected} - {*head["files"]})
+        return Loaded(
+            own=tuple(head["own"]),
+            files=tuple(head["files"]),
+            built_in=tuple(head["built_in"]),
+            faults=(*head["faults"], *(f"{file}: was here when the bridge started, and is gone" for file in gone)),
+        )
 
     async def run(
         self, entries: Sequence[Entry], *, now: int, until: float = math.inf

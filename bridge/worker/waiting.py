@@ -48,5 +48,5 @@ class Waiting:
             if limit.expired():
                 return Result(outcome=Outcome.STUCK, error=f"the transform took longer than {self._time_limit:g} s")
             return failed(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code
+        except BaseException as error:  # noqa: BLE001 - the user's code: also CancelledError, where it awaited a task somebody cancelled
             return failed(error)
