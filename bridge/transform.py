@@ -67,15 +67,20 @@ class Transforms:
         self.built_in = built_in
 
     @classmethod
-    def load(cls, directories: Sequence[Path]) -> tuple[Transforms, list[str]]:
-        """The transforms, and a line for each module that does not load. A later directory wins over an earlier one."""
+    def load(
+        cls, directories: Sequence[Path], *, loading: Callable[[Path], None] = lambda _: None
+    ) -> tuple[Transforms, list[str]]:
+        """The transforms, and a line for each module that does not load. A later directory wins over an earlier one.
+
+        `loading` is called with each module before it is loaded: it may not come back.
+        """
         faults: list[str] = []
         own: dict[str, Transform] = {}
         for directory in directories:
             # Last, so that a module of the user's never hides a library of the same name.
             sys.path.append(str(directory))
-            own |= _load_all(directory, faults)
-        return cls(own=own, built_in=_load_all(built_in_directory(), faults)), faults
+            own |= _load_all(directory, faults, loading)
+        return cls(own=own, built_in=_load_all(built_in_directory(), faults, loading)), faults
 
     def find(self, source: str, provider: str) -> Transform | None:
         """The one for a source, or None: then the delivery goes on as it came."""
@@ -92,10 +97,11 @@ def built_in_directory() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _load_all(directory: Path, faults: list[str]) -> dict[str, Transform]:
+def _load_all(directory: Path, faults: list[str], loading: Callable[[Path], None]) -> dict[str, Transform]:
     """A leading underscore makes a module a helper of others."""
     found: dict[str, Transform] = {}
     for path in sorted(directory.glob("[!_.]*.py")):
+        loading(path)
         try:
             found[path.stem] = _load(path)
         except SystemExit:

@@ -16,6 +16,7 @@ import pytest
 from bridge.errors import WorkerUnavailable
 from bridge.model import Entry, Outcome
 from bridge.process import command
+from bridge.worker import client
 from bridge.worker.client import Worker, WorkerSettings
 
 NOW = 1_700_000_100_000
@@ -222,7 +223,16 @@ async def test_a_module_that_ends_the_process_while_it_is_loaded_is_a_fault(
 ) -> None:
     (tmp_path / "stripe.py").write_text("import os\nos._exit(7)")
     loaded = await make_worker().start()
-    assert loaded.faults == ("transforms: while they were loaded, its process ended with exit status 7",)
+    assert loaded.faults == (f"{tmp_path}/stripe.py: while it was loaded, its process ended with exit status 7",)
+
+
+async def test_a_module_that_never_is_loaded_is_a_fault_that_names_it(
+    make_worker: Callable[..., Worker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_LOADING", 0.5)
+    (tmp_path / "stripe.py").write_text("while True: pass")
+    loaded = await make_worker().start()
+    assert loaded.faults == (f"{tmp_path}/stripe.py: is not loaded after 0.5 s",)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the end of file on the channel has to do")

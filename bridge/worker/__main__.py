@@ -33,7 +33,10 @@ def main(descriptor: int, parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = process.adopt(descriptor)
     settings, _ = _receive(channel)
-    transforms, faults = Transforms.load([Path(directory) for directory in settings["directories"]])
+    transforms, faults = Transforms.load(
+        [Path(directory) for directory in settings["directories"]],
+        loading=lambda path: channel.sendall(worker.frame({"loading": str(path)})),
+    )
     files = [str(transform.path) for transform in transforms.own.values()]
     named = {"own": sorted(transforms.own), "files": files, "built_in": sorted(transforms.built_in)}
     channel.sendall(worker.frame({"faults": faults, **named}))

@@ -92,14 +92,16 @@ class Worker:
                 "time_limit": self._settings.time_limit,
             }
         )
+        loading = "transforms"
         try:
             async with asyncio.timeout(_LOADING):
-                head, _ = await self._receive()
+                while "loading" in (head := (await self._receive())[0]):
+                    loading = head["loading"]
         except TimeoutError:
             await self.stop()
-            return Loaded(faults=(f"transforms: a module takes longer than {_LOADING:g} s to load",))
+            return Loaded(faults=(f"{loading}: is not loaded after {_LOADING:g} s",))
         except (asyncio.IncompleteReadError, ConnectionError):
-            return Loaded(faults=(f"transforms: while they were loaded, {await self._lost()}",))
+            return Loaded(faults=(f"{loading}: while it was loaded, {await self._lost()}",))
         gone = sorted({*self._settings.expected} - {*head["files"]})
         return Loaded(
             own=tuple(head["own"]),
