@@ -29,6 +29,8 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
     """The body did not arrive in time."""
+    CROWDED_OUT = "crowded_out"
+    """The body was on its way for longest when those of all senders together took too much memory."""
     CUT_OFF = "cut_off"
     """The sender went away before the body was whole."""
 

@@ -96,10 +96,8 @@ def encode(event: Event, *, max_bytes: int = MAX_BYTES) -> bytes:
             wire[field] = value
     try:
         encoded = _dumps(wire)
-    except (TypeError, ValueError) as error:  # their text names types and limits, never values
+    except TypeError as error:  # JSONEncodeError is one; its text names types and limits, never values
         raise EventInvalid(f"{event.name}: cannot be written as JSON: {error}") from None
-    except RecursionError:
-        raise EventInvalid(f"{event.name}: cannot be written as JSON: too deeply nested") from None
     if len(encoded) > max_bytes:
         raise EventInvalid(f"{event.name}: {len(encoded):,} bytes, at most {max_bytes:,} are allowed")
     return encoded
@@ -111,8 +109,13 @@ def _dumps(wire: object) -> bytes:
     except TypeError as error:  # JSONEncodeError is one
         if "ecursion" not in str(error):
             raise
-    # orjson reads 1,024 levels and writes 254.
-    return json.dumps(wire, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    # orjson reads 1,024 levels and writes 254. What it has read can be written so.
+    try:
+        return json.dumps(wire, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
+        raise TypeError(
+            "nested in more than 254 levels, and too deep or with something in it that is no JSON"
+        ) from None
 
 
 def check(event: Event) -> None:

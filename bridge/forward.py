@@ -74,7 +74,7 @@ class Forwarder:
         self.lease = round((self._holding + answer_limit + _MARGIN) * 1000)
         """ms. As long as all that is begun in it can take: or what is sent would be sent again by the next claim."""
         self._accepted_at = 0
-        self._refusals = log.Sparing("event_api.refusing")
+        self._unclear = log.Sparing("event_api.refusing")
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._waiting_alone = 0
@@ -254,15 +254,15 @@ class Forwarder:
             self._metrics.events.labels(entry.source).inc(parcel.accepted)
         if parcel.refusal is None:
             self._metrics.forward_seconds.labels(entry.source).observe((now - entry.received_at) / 1000)
-            attempt = Attempt(at=now, outcome=Outcome.FORWARDED, events=parcel.accepted)
-            return self._after(entry, attempt, None, ())
-        policy, before = None, await self._before(entry)
+            return self._after(entry, Attempt(at=now, outcome=Outcome.FORWARDED, events=parcel.accepted), None, ())
+        outcome, policy, before = Outcome.REFUSED, None, await self._before(entry)
         if parcel.refusal.obscure:
+            policy = retry.REFUSED_OBSCURELY
             # Where another was accepted lately, or since the last time, it is the event; else it may be the server.
-            others_are = self._accepted_at >= min((now - _LATELY, *(each.at for each in before[-1:])))
-            policy = retry.REFUSED_OBSCURELY if others_are else retry.REFUSED_OBSCURELY_AS_ALL_ARE
-            self._refusals.warning(reason=parcel.refusal.error)
-        attempt = Attempt(at=now, outcome=Outcome.REFUSED, error=parcel.refusal.error, events=parcel.accepted)
+            if self._accepted_at < min((now - _LATELY, *(each.at for each in before[-1:]))):
+                outcome, policy = Outcome.UNCLEAR, retry.UNCLEAR
+                self._unclear.error(source=entry.source)  # in whose words is kept with the entry
+        attempt = Attempt(at=now, outcome=outcome, error=parcel.refusal.error, events=parcel.accepted)
         return self._after(entry, attempt, policy, before)
 
     def _after(

@@ -128,6 +128,9 @@ class Sparing:
         self._clock = clock
         self._seen: dict[tuple[str, ...], tuple[float, int]] = {}
 
+    def info(self, **fields: str) -> None:
+        self.write(logging.INFO, **fields)
+
     def warning(self, **fields: str) -> None:
         self.write(logging.WARNING, **fields)
 

@@ -1,7 +1,7 @@
 """Every metric the processes count. Labels come from closed sets: sources, outcomes, reasons, states.
 
 With PROMETHEUS_MULTIPROC_DIR set before this is imported, prometheus_client keeps the values in that directory, where
-the supervisor reads those of all processes together. A file each: see `count_on`.
+the supervisor reads those of all processes together. A file each: see `continue_counting_as`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Metrics:
             self.event_api_requests.labels(verdict)
 
 
-def count_on(process: str) -> None:
+def continue_counting_as(process: str) -> None:
     """Go on where the last process of this name was, in its files: by pid, each start would leave its own behind."""
     if values.ValueClass is not values.MutexValue:
         values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]  # it has no types

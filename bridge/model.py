@@ -124,6 +124,8 @@ class Outcome(StrEnum):
     """The transform ran over its time limit, or took its process down."""
     REFUSED = "refused"
     """The Event API refused an event for good."""
+    UNCLEAR = "unclear"
+    """It refused an event in words it has for its own faults too, and accepted no other meanwhile."""
     UNUSABLE = "unusable"
     """The delivery cannot become an event at all: see `Delivery.fault`."""
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from prometheus_client import Counter, Histogram
 
 from bridge import log, providers
-from bridge.bodies import Bodies
+from bridge.bodies import Bodies, CrowdedOut
 from bridge.errors import JournalUnavailable, Reason, Rejected
 from bridge.journal import Journal
 from bridge.metrics import DELIVERY_OUTCOMES, Metrics
@@ -61,6 +62,7 @@ class Receiver:
         self._bodies = Bodies(within=read_timeout)
         self._rejections = log.Sparing("delivery.rejected")
         self._failures = log.Sparing("delivery.failed")
+        self._recoveries = log.Sparing("journal.back")
         self._failing = False
 
     def application(self) -> web.Application:
@@ -82,17 +84,15 @@ class Receiver:
 
     async def _exists(self, http: web.Request) -> web.Response:
         """Intercom asks before it saves the URL."""
-        return web.Response(status=200 if http.match_info["source"] in self._routes else 404)
+        return _to_a_stranger(status=200 if http.match_info["source"] in self._routes else 404)
 
     async def _receive(self, http: web.Request) -> web.Response:
         started = time.perf_counter()
         route = self._routes.get(http.match_info["source"])
         if route is None:
-            response = web.Response(status=404, text="There is no such source.\n")
-            response.force_close()
-            return response
+            return _to_a_stranger(status=404, text="There is no such source.\n")
         try:
-            body = await self._read(http, route.source.max_body)
+            body = await self._read(http, route)
             answer = verify(
                 WebhookRequest(headers=_headers(http, route.headers), body=body, received_at=(now := self._clock())),
                 source=route.source,
@@ -116,21 +116,24 @@ class Receiver:
         new = await self._journal.append(delivery)
         if self._failing:
             self._failing = False
-            log.info("journal.back")
+            self._recoveries.info()
         route.outcomes["accepted" if new else "duplicate"].inc()
         if new and delivery.fault:  # it is dead already: no forwarder will say so
             route.buried.inc()
             source, id_ = delivery.source, delivery.id
             log.warning("entry.dead", source=source, id=id_, outcome=Outcome.UNUSABLE, reason=delivery.fault)
 
-    async def _read(self, http: web.Request, limit: int) -> bytes:
-        """The body, as it was sent. Raises Rejected where it is too large, too slow or cut off."""
+    async def _read(self, http: web.Request, route: _Route) -> bytes:
+        """The body, as it was sent. Raises Rejected where it is too large, too slow, crowded out or cut off."""
+        limit = route.source.max_body
         if (http.content_length or 0) > limit:
             raise Rejected(Reason.TOO_LARGE, status=413)
         try:
             body = await self._bodies.read(http.content, limit)
         except TimeoutError:
             raise Rejected(Reason.TOO_SLOW, status=408) from None
+        except CrowdedOut:
+            raise Rejected(Reason.CROWDED_OUT, status=route.provider.unavailable_status) from None
         except (web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError, ValueError):
             raise Rejected(Reason.CUT_OFF, status=400) from None
         if len(body) > limit:
@@ -143,10 +146,9 @@ class Receiver:
         self._metrics.rejections.labels(source, rejected.reason).inc()
         self._rejections.warning(source=source, reason=rejected.reason.value)
         if rejected.status == HTTPStatus.UNAUTHORIZED:
-            return web.Response(status=rejected.status, text=_UNAUTHORIZED)
-        response = web.Response(status=rejected.status)
-        response.force_close()  # the rest of the body may still be on its way
-        return response
+            return _to_a_stranger(status=rejected.status, text=_UNAUTHORIZED)
+        wait = {"Retry-After": _RETRY_AFTER} if rejected.reason is Reason.CROWDED_OUT else {}
+        return _to_a_stranger(status=rejected.status, headers=wait)
 
     def _unavailable(self, route: _Route, unavailable: JournalUnavailable) -> web.Response:
         self._failing = True
@@ -176,24 +178,37 @@ def _headers(http: web.Request, names: tuple[str, ...]) -> dict[str, str]:
     return {name: ", ".join(given.getall(name)) for name in names if name in given}
 
 
+def _to_a_stranger(**said: Any) -> web.Response:
+    """The last answer on its connection. What is left of the body needs no reading then; and who reads no answers, and
+    goes on sending requests, would have us hold them all.
+    """
+    response = web.Response(**said)
+    response.force_close()
+    return response
+
+
 async def _healthy(http: web.Request) -> web.Response:
     del http
-    return web.Response(text="ok\n")
+    return _to_a_stranger(text="ok\n")
 
 
 async def _not_allowed(http: web.Request) -> web.Response:
     del http
-    return web.Response(status=405, text="Webhooks are posted here.\n", headers={"Allow": "HEAD,POST"})
+    return _to_a_stranger(status=405, text="Webhooks are posted here.\n", headers={"Allow": "HEAD,POST"})
 
 
 async def _not_found(http: web.Request) -> web.Response:
     del http
-    return web.Response(status=404, text="There is nothing here.\n")
+    return _to_a_stranger(status=404, text="There is nothing here.\n")
 
 
 async def _expected(http: web.Request) -> None:
     """The usual one, of aiohttp, quotes the header in its answer, and fails where it is no text."""
+    if http.version < HttpVersion11:  # https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
+        return
     if http.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
+        refused = web.HTTPExpectationFailed()
+        refused.force_close()
+        raise refused
     await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     http.writer.output_size = 0  # nothing of the answer was sent yet

@@ -23,9 +23,10 @@ MISCONFIGURED = Policy(first=2_000, longest=60_000)
 # Refused for what is in the event, in words the Event API uses for nothing else: once more, alone, then dead.
 REFUSED = Policy(first=0, longest=0, attempts=2)
 # Refused in words we do not know: the open-source server says 400 also of its own faults. Where it accepted others
-# meanwhile, it is the event; where it did not, it may be the server, and no entry dies of that.
+# meanwhile, it is the event, and this often is enough.
 REFUSED_OBSCURELY = Policy(first=1_000, longest=30_000, attempts=5)
-REFUSED_OBSCURELY_AS_ALL_ARE = Policy(first=1_000, longest=300_000)
+# Where it did not, it may be the server, and no entry dies of that.
+UNCLEAR = Policy(first=1_000, longest=300_000)
 # A transform that took its process down or ran over its time may have been stopped by the machine: thrice, alone.
 STUCK = Policy(first=1_000, longest=60_000, attempts=3)
 # A transform asks for another time by itself, and says when; this often.

@@ -23,7 +23,7 @@ from bridge.clock import wall_clock
 from bridge.event_api import EventApi, Verdict
 from bridge.forward import Forwarder
 from bridge.gate import Gate
-from bridge.metrics import Metrics, count_on
+from bridge.metrics import Metrics, continue_counting_as
 from bridge.receive import Receiver
 from bridge.retention import Pruner
 from bridge.send import Sender
@@ -157,7 +157,7 @@ def main(name: str, parent: int, channel: int, *passed: int) -> None:
     """Be the child of this name until the supervisor wants no more of us."""
     process.die_with_parent(parent)
     log.configure(name)
-    count_on(name)
+    continue_counting_as(name)
     conversation = process.adopt(channel)
     try:
         told: tuple[Settings, tuple[str, ...]] = pickle.load(conversation.makefile("rb"))  # noqa: S301 - from our own parent, over a private channel

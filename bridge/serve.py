@@ -44,10 +44,18 @@ def configuration(environment: MutableMapping[str, str]) -> tuple[Settings, list
 
     Raises BridgeError where that process fails.
     """
-    reader = subprocess.run(command("bridge.config"), env=environment, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own
-    if reader.returncode:
-        raise BridgeError(f"the configuration can't be read: that process ended with exit status {reader.returncode}")
-    settings, faults, secret = pickle.loads(reader.stdout)  # noqa: S301 - from a process of ours, over a private pipe
+    ours, theirs = os.pipe()  # not its standard output, on which anything that Python loads may print
+    with os.fdopen(ours, "rb") as told:
+        try:
+            reader = subprocess.Popen(command("bridge.config", str(theirs)), env=environment, pass_fds=[theirs])  # noqa: S603 - our own
+        except OSError as error:  # no more processes, or files
+            raise BridgeError(f"no process to read the configuration can be started: {error.strerror}") from None
+        finally:
+            os.close(theirs)
+        said = told.read()
+    if status := reader.wait():
+        raise BridgeError(f"the process that reads the configuration ended with exit status {status}")
+    settings, faults, secret = pickle.loads(said)  # noqa: S301 - from a process of ours, over a private pipe
     for name in secret:
         del environment[name]
     return settings, faults

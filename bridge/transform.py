@@ -12,6 +12,7 @@ import math
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -137,7 +138,8 @@ def _load(path: Path) -> Transform:
     if not callable(function):
         raise _NoTransform("has no function `transform(delivery)`")
     try:
-        inspect.signature(function).bind(None)
+        with suppress(ValueError):  # of some that are written in C, nobody can tell
+            inspect.signature(function).bind(None)
     except TypeError as error:
         raise _NoTransform(f"`transform` must take one argument, the delivery: {error}") from None
     version = getattr(module, "VERSION", None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 
-from bridge.bodies import Bodies
+from bridge.bodies import Bodies, CrowdedOut
 
 
 class Sender:
@@ -47,7 +48,7 @@ async def test_one_that_takes_too_long_is_cut_off() -> None:
         await Bodies(within=0.01).read(Sender().content, 50)
 
 
-async def test_where_memory_runs_short_who_sends_for_longest_is_cut_off_and_the_others_are_read() -> None:
+async def test_where_memory_runs_short_who_sends_for_longest_is_crowded_out_and_the_others_are_read() -> None:
     bodies = Bodies(within=10, most=100)
     slow = [Sender() for _ in range(10)]
     reading = [asyncio.create_task(bodies.read(each.content, 50)) for each in slow]
@@ -60,7 +61,7 @@ async def test_where_memory_runs_short_who_sends_for_longest_is_cut_off_and_the_
     await quick.send(25)
     await quick.send(5, last=True)
     assert await wanted == b"x" * 30
-    assert [isinstance(task.exception(), TimeoutError) if task.done() else None for task in reading] == [
+    assert [isinstance(task.exception(), CrowdedOut) if task.done() else None for task in reading] == [
         *[True] * 3,
         *[None] * 7,
     ]
@@ -79,3 +80,33 @@ async def test_what_was_read_or_given_up_makes_room_again() -> None:
         reading[1].cancel()
         await kept.send(1, last=True)
         assert len(await reading[0]) == 41
+
+
+async def test_one_whose_own_time_ends_in_the_same_moment_harms_nobody() -> None:
+    """Bytes and a timer that is due come out of one look at what happened, the bytes first."""
+    bodies = Bodies(within=0.05, most=100)
+    slow, quick = Sender(), Sender()
+    reading = [asyncio.create_task(bodies.read(each.content, 200)) for each in (slow, quick)]
+    await slow.send(60)
+    oldest: Any = next(iter(bodies._held))
+    oldest._on_timeout()  # what the loop does when it is due; the task has not run since
+    await quick.send(60, last=True)
+    assert len(await reading[1]) == 60
+    with pytest.raises((TimeoutError, CrowdedOut)):
+        await reading[0]
+    assert bodies._room == 100
+
+
+async def test_who_was_crowded_out_and_sends_on_is_not_counted_again() -> None:
+    bodies = Bodies(within=10, most=100)
+    slow, quick = Sender(), Sender()
+    reading = [asyncio.create_task(bodies.read(each.content, 200)) for each in (slow, quick)]
+    await slow.send(60)
+    quick.content.feed_data(b"x" * 60)
+    slow.content.feed_data(b"x" * 60)
+    await asyncio.sleep(0.001)
+    with pytest.raises(CrowdedOut):
+        await reading[0]
+    await quick.send(1, last=True)
+    assert len(await reading[1]) == 61
+    assert (bodies._room, bodies._held) == (100, {})

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from commands import BRIDGE, on_terminal
+from commands import BRIDGE, Ran, on_terminal
 
 SECRET = "whsec_NeverToBeShown"
 
 
-def refused(cwd: Path, **variables: str) -> list[str]:
-    """What a `bridge serve` says that must not start: on standard error alone, with exit status 2."""
+def served(cwd: Path, variables: Mapping[str, str]) -> Ran:
+    """What a `bridge serve` says that ends by itself."""
     ran = subprocess.run(
         [BRIDGE, "serve"], cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=60
     )
-    assert (ran.returncode, ran.stdout) == (2, "")
     assert "Traceback" not in ran.stderr
     assert SECRET not in ran.stderr
-    return ran.stderr.splitlines()
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+
+def refused(cwd: Path, **variables: str) -> list[str]:
+    """What one says that must not start: on standard error alone, with exit status 2."""
+    ran = served(cwd, variables)
+    assert (ran.status, ran.out) == (2, "")
+    return ran.err.splitlines()
 
 
 TAKEN = "taken already; is another bridge running? Set BRIDGE_PORT to another port, or to 0 for any free one"
@@ -82,6 +89,18 @@ def test_without_any_configuration_it_says_what_is_missing(tmp_path: Path) -> No
         ),
         "bridge: INNGEST_EVENT_KEY: not set; INNGEST_DEV=1 needs none",
     ]
+
+
+def test_what_else_python_loads_may_print_as_it_likes_and_one_that_ends_it_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "loaded").mkdir()
+    site = tmp_path / "loaded" / "sitecustomize.py"
+    usual = {"STRIPE_WEBHOOK_SECRET": "s", "INNGEST_DEV": "1", "BRIDGE_ADMIN_PORT": "0"}
+    usual |= {"BRIDGE_PORT": "x", "PYTHONPATH": str(site.parent)}
+    site.write_text("import sys\nif 'bridge.config' in sys.orig_argv: print('hello', flush=True)")
+    assert served(tmp_path, usual) == Ran(2, "hello\n", "bridge: BRIDGE_PORT: expected a whole number\n")
+    site.write_text("import os, sys\nif 'bridge.config' in sys.orig_argv: os._exit(3)")
+    told = "bridge: the process that reads the configuration ended with exit status 3\n"
+    assert served(tmp_path, usual) == Ran(1, "", told)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -238,6 +239,9 @@ def test_what_is_nested_too_deep_is_invalid() -> None:
     assert json.loads(encode(Event(name="a", data=nested(600)))), "though orjson writes no more than 254 levels"
     with pytest.raises(EventInvalid, match="cannot be written as JSON"):
         encode(Event(name="a", data=nested(2_000)))
+    with pytest.raises(EventInvalid, match="more than 254 levels") as raised:
+        encode(Event(name="a", data={"deep": nested(600), "also": "secret \ud800", "n": math.nan}))
+    assert "secret" not in str(raised.value)
 
 
 def test_an_event_keeps_within_its_bytes() -> None:

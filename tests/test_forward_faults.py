@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from forwarding import bench, finished
+from forwarding import Bench, bench, finished
 from receiving import logging_into
 
 from bridge import retry
@@ -109,28 +109,62 @@ async def test_too_large_a_request_is_halved_until_it_fits(tmp_path: Path) -> No
         assert len(b.stand_in.events) == 4
 
 
-async def test_one_that_is_too_large_for_any_request_is_dead_where_others_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ours was not: a proxy that lets nothing through says the same."""
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the pauses."""
     monkeypatch.setattr(retry, "REFUSED_OBSCURELY", retry.Policy(first=1, longest=1, attempts=2))
-    monkeypatch.setattr(retry, "REFUSED_OBSCURELY_AS_ALL_ARE", retry.Policy(first=1, longest=1))
+    monkeypatch.setattr(retry, "UNCLEAR", retry.Policy(first=1, longest=1))
+
+
+async def tried(b: Bench, times: int) -> None:
+    async with asyncio.timeout(10):
+        while len(await b.attempts("evt_0")) < times:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_413_for_one_event_kills_it_only_where_others_are_accepted(tmp_path: Path) -> None:
+    """Our own limit let it pass: a proxy that lets nothing through says the same."""
     with logging_into(logged := io.StringIO()):
         async with bench(tmp_path) as b:
             b.stand_in.always = Refuse(status=413)
             await b.append("customer.created")
             running = asyncio.create_task(b.forwarder.run(grace=0.1))
+            await tried(b, 4)
+            assert await b.states() == {"evt_0": State.PENDING}
+            assert {attempt.outcome for attempt in await b.attempts("evt_0")} == {Outcome.UNCLEAR}
+            b.forwarder._accepted_at = wall_clock()
             async with asyncio.timeout(10):
-                while len(await b.attempts("evt_0")) < 4:
-                    await asyncio.sleep(0.01)
-                assert await b.states() == {"evt_0": State.PENDING}
-                b.forwarder._accepted_at = wall_clock()
                 while not finished(await b.states()):
                     await asyncio.sleep(0.01)
-            assert await b.states() == {"evt_0": State.DEAD}
+            assert [each.outcome for each in await b.attempts("evt_0")][-2:] == [Outcome.REFUSED] * 2
             b.forwarder.stop()
             await running
     assert '"event":"event_api.refusing"' in logged.getvalue()
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_one_acceptance_makes_nothing_of_what_was_refused_while_all_was(tmp_path: Path) -> None:
+    """The Event API was ill for long, was well for a moment, and is ill again."""
+    now = wall_clock() + 60_000
+    async with bench(tmp_path, clock=lambda: now) as b:
+        b.stand_in.unwanted["stripe/customer.deleted"] = "redis: connection refused"
+        await b.append("customer.deleted")
+        for _ in range(4):
+            await b.forwarder.drain()
+            now += 300_000
+        b.forwarder._accepted_at = now - 100_000
+        await b.forwarder.drain()
+        outcomes = [attempt.outcome for attempt in await b.attempts("evt_0")]
+        assert outcomes == [*[Outcome.UNCLEAR] * 4, Outcome.REFUSED], "since the last time, though not lately"
+        assert await b.states() == {"evt_0": State.PENDING}
+        now += 300_000
+        await b.forwarder.drain()
+        assert await b.states() == {"evt_0": State.PENDING}, "nothing was accepted since"
+        now += 300_000
+        b.forwarder._accepted_at = now
+        await b.forwarder.drain()
+        assert await b.states() == {"evt_0": State.DEAD}
 
 
 async def test_a_refusal_in_unknown_words_kills_nothing_while_nothing_else_is_accepted(
@@ -138,7 +172,7 @@ async def test_a_refusal_in_unknown_words_kills_nothing_while_nothing_else_is_ac
 ) -> None:
     """The open-source server answers 400 also when its own store is away."""
     monkeypatch.setattr(retry, "REFUSED_OBSCURELY", retry.Policy(first=1, longest=1, attempts=2))
-    monkeypatch.setattr(retry, "REFUSED_OBSCURELY_AS_ALL_ARE", retry.Policy(first=1, longest=1))
+    monkeypatch.setattr(retry, "UNCLEAR", retry.Policy(first=1, longest=1))
     async with bench(tmp_path) as b:
         b.stand_in.unwanted["stripe/customer.created"] = "redis: connection refused"
         await b.append("customer.created")

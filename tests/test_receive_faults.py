@@ -84,6 +84,7 @@ async def running(folder: Path) -> AsyncIterator[Bridge]:
         async with listening(web.AppRunner(admin.application())) as port:
             bridge = Bridge(received, admins, port)
             await bridge.stores()
+            assert received.log() == [], "a journal that is made for the first time is no news"
             yield bridge
             told = [line["event"] for line in received.log() if line["event"] != "delivery.rejected"]
             assert set(told) <= {"delivery.failed", "journal.created", "journal.back"}
@@ -131,6 +132,8 @@ async def test_when_the_file_was_removed(bridge: Bridge) -> None:
     await bridge.refuses("was removed")
     await bridge.says("was removed")
     await bridge.stores()
+    events = [line["event"] for line in bridge.received.log()]
+    assert events.count("journal.created") == 1, "whoever restores the old one must know that there is a new one"
 
 
 async def test_while_the_directory_is_missing(bridge: Bridge) -> None:

@@ -40,11 +40,31 @@ async def counted(bridge: Receiving, reason: str) -> None:
 
 async def test_requests_in_a_row_on_one_connection_are_answered_in_order(bridge: Receiving) -> None:
     second = BODY.replace(b"evt_1", b"evt_2")
-    row = (good(bridge), request("POST", "/webhooks/stripe", {}, b"{}"), good(bridge, second), good(bridge))
+    row = (good(bridge), good(bridge, second), good(bridge))
     async with connection(bridge.port) as (reader, writer):
         writer.write(b"".join(row))
-        assert [(await answer(reader)).status for _ in row] == [200, 401, 200, 200]
+        assert [(await answer(reader)).status for _ in row] == [200, 200, 200]
     assert [entry.id for entry in await bridge.entries()] == ["evt_1", "evt_2"]
+
+
+STRANGERS = {
+    "no signature": request("POST", "/webhooks/stripe", {}, b"{}"),
+    "no such source": request("POST", "/webhooks/nobody", {}, b"{}"),
+    "elsewhere": request("POST", "/", {}, b"{}"),
+    "another method": request("PUT", "/webhooks/stripe", {}, b"{}"),
+    "is it there": request("HEAD", "/webhooks/stripe", {}),
+    "is it alive": request("GET", "/healthz", {}),
+    "an expectation": request("POST", "/webhooks/stripe", {"Expect": "wonders"}, b"{}"),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
+async def test_a_stranger_has_one_answer_a_connection(bridge: Receiving, stranger: bytes) -> None:
+    """Who sends requests and reads no answers would have us hold what follows."""
+    async with connection(bridge.port) as (reader, writer):
+        writer.write(stranger + good(bridge))
+        await reader.read()
+    assert await bridge.entries() == []
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -182,6 +202,12 @@ async def test_an_expectation_to_be_told_to_go_on_is_met(bridge: Receiving) -> N
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(BODY)
         assert (await answer(reader)).status == 200
+
+
+async def test_one_of_http_1_0_is_not_told_to_go_on(bridge: Receiving) -> None:
+    """It would take that for the answer (RFC 9110, 10.1.1)."""
+    raw = good(bridge, Expect="100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert (await bridge.ask(raw)).status == 200
 
 
 async def test_a_request_with_a_few_wrong_bytes_is_never_a_server_error(bridge: Receiving) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 
 import orjson
 import pytest
+from commands import standing_in
+from processes import descendants, environment
 from receiving import logging_into
-from service import until
+from service import SECRETS, delivery, service, until
 
 from bridge import roles
 from bridge.forward import Forwarder
@@ -146,3 +148,18 @@ async def test_a_process_the_machine_has_no_room_for_is_tried_again(tmp_path: Pa
         ("Argument list too long", 0.1),
         ("Argument list too long", 0.2),
     ]
+
+
+async def test_no_process_of_the_service_has_a_secret_in_its_environment(tmp_path: Path) -> None:
+    """A transform could read it there, and so could any program that one starts."""
+    (tmp_path / "bridge.toml").write_text("[sources.live]\nprovider = 'stripe'\nsecrets = ['env:MINE']")
+    async with (
+        standing_in() as api,
+        service(tmp_path, api.url, {"MINE": "whsec_mine", "INNGEST_EVENT_KEY": "key"}) as running,
+    ):
+        assert (await running.post(delivery(1))).status == 200
+        await api.received(1)
+        processes = descendants(running.pid)
+        assert len(processes) == 3, "receiver, forwarder, worker"
+        for each in processes:
+            assert not environment(each).keys() & {*SECRETS, "MINE", "INNGEST_EVENT_KEY"}

@@ -7,7 +7,8 @@ import os
 import sqlite3
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,23 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was() -> None:
     assert dump(db)[-1] == (len(MIGRATIONS) + 1,)
     db.close()
     fresh.close()
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: Path, version: int) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript(f"CREATE TABLE invoices (n); PRAGMA user_version = {version}")
+    before = path.read_bytes()
+
+    async def use(call: Callable[[SqliteJournal], Awaitable[object]]) -> None:
+        journal = SqliteJournal(path)
+        with pytest.raises(JournalUnavailable, match=r"journal.db: a SQLite database of another program"):
+            await call(journal)
+        await journal.close()
+
+    for call in (SqliteJournal.check, SqliteJournal.census):
+        asyncio.run(use(call))
+    assert path.read_bytes() == before
 
 
 async def test_the_schema_of_a_newer_release_is_refused(path: Path, delivery: Delivery) -> None:

@@ -195,6 +195,10 @@ def test_an_exit_is_an_exception_like_another(tmp_path: Path) -> None:
     assert result.outcome is Outcome.RAISED
 
 
+def test_one_of_which_nobody_can_tell_what_it_takes_is_loaded(tmp_path: Path) -> None:
+    assert of_text(tmp_path, "from operator import attrgetter\ntransform = attrgetter('payload')").own
+
+
 @pytest.mark.parametrize("name", ["asyncio.CancelledError", "GeneratorExit", "KeyboardInterrupt"])
 def test_nothing_that_is_raised_takes_the_process_down(tmp_path: Path, name: str) -> None:
     result = run(of_text(tmp_path, f"import asyncio\ndef transform(delivery): raise {name}"))

@@ -16,6 +16,7 @@ import pytest
 from bridge.errors import WorkerUnavailable
 from bridge.model import Entry, Outcome
 from bridge.process import command
+from bridge.settings import Settings
 from bridge.worker import client
 from bridge.worker.client import Worker, WorkerSettings
 
@@ -216,6 +217,38 @@ async def test_a_module_that_no_longer_loads_makes_it_unavailable_and_nothing_go
     (tmp_path / "stripe.py").write_text(MISBEHAVING)
     results, _ = await worker.run([of_type("a.b")], now=NOW)
     assert results[0] is not None
+
+
+async def test_a_module_that_another_wins_over_since_is_not_gone(tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for directory in (first, second):
+        directory.mkdir()
+    (first / "stripe.py").write_text("def transform(delivery): return None")
+    settings = WorkerSettings(directories=(first, second), max_event_bytes=1000, time_limit=1)
+    worker = Worker(settings)
+    expected = (await worker.start()).files
+    await worker.stop()
+    (second / "stripe.py").write_text("def transform(delivery): return None")
+    worker = Worker(replace(settings, expected=expected))
+    assert (await worker.start()).faults == ()
+    await worker.stop()
+
+
+async def test_a_directory_that_was_away_is_looked_for_at_each_start(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "stripe.py").write_text("def transform(delivery): return None")
+    settings = Settings(transforms=(str(tmp_path / "mine"),))
+    worker = Worker(WorkerSettings.of(settings))
+    expected = (await worker.start()).files
+    await worker.stop()
+    (tmp_path / "mine").rename(tmp_path / "away")
+    worker = Worker(WorkerSettings.of(settings, expected=expected))
+    [fault] = (await worker.start()).faults
+    assert fault == f"{tmp_path}/mine/stripe.py: was here when the bridge started, and is gone"
+    await worker.stop()
+    (tmp_path / "away").rename(tmp_path / "mine")
+    assert (await worker.start()).faults == ()
+    await worker.stop()
 
 
 async def test_a_module_that_ends_the_process_while_it_is_loaded_is_a_fault(

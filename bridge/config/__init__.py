@@ -47,7 +47,7 @@ Raw = dict[str, Any]
 
 
 def load(environment: Mapping[str, str], *, serving: bool = True) -> Settings:
-    """The settings, checked. `serving` False: for commands that need no source, no secret and no event key.
+    """The settings, checked. `serving` False: for commands that do without sources, secrets or an event key that are not here.
 
     Raises ConfigInvalid with every fault.
     """
@@ -63,7 +63,7 @@ def read(environment: Mapping[str, str], *, serving: bool = True) -> tuple[Setti
     raw = _file(environment, faults)
     is_read = not faults  # what stands in a file that can't be read is not missing
     _overlay(raw, environment)
-    secrets.resolve(raw, environment, faults if serving else [])
+    secrets.resolve(raw, environment, faults, absent=faults if serving else [])
     missing = list(_missing(raw)) if serving and is_read else []
     _drop_booleans(raw, environment, faults)
     settings = _validate(raw, environment, faults)

@@ -1,4 +1,4 @@
-"""`python -m bridge.config`: reads the configuration, hands it over pickled on standard output, and ends.
+"""`python -m bridge.config DESCRIPTOR`: reads the configuration, hands it over pickled, and ends.
 
 What reading takes, pydantic above all, is 8 MB, and gone with this process: the service lives on without it.
 """
@@ -12,13 +12,14 @@ import sys
 from bridge import config
 
 
-def main() -> None:
+def main(descriptor: int) -> None:
     """The settings, a line for each fault, and the names of the variables that held secrets."""
     settings, faults = config.read(os.environ)
     known = set(os.environ)
     config.forget_secrets(os.environ)
-    pickle.dump((settings, faults, known - set(os.environ)), sys.stdout.buffer)
+    with open(descriptor, "wb") as told:
+        pickle.dump((settings, faults, known - set(os.environ)), told)
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

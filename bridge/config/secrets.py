@@ -17,12 +17,15 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 Raw = dict[str, Any]
 
 
-def resolve(raw: Raw, environment: Mapping[str, str], faults: list[str]) -> None:
-    """Fill in every source's secrets and the event key, and add the sources that a provider's variable enables."""
+def resolve(raw: Raw, environment: Mapping[str, str], faults: list[str], *, absent: list[str]) -> None:
+    """Fill in every source's secrets and the event key, and add the sources that a provider's variable enables.
+
+    `absent`: faults of secrets that are not here, which is a fault for those alone who need them.
+    """
     if isinstance(sources := raw.setdefault("sources", {}), dict):
-        _resolve_sources(sources, environment, faults)
+        _resolve_sources(sources, environment, faults, absent)
     if isinstance(api := raw.setdefault("event_api", {}), dict):
-        _resolve_key(api, environment, faults)
+        _resolve_key(api, environment, faults, absent)
 
 
 def variables(raw: Raw) -> set[str]:
@@ -31,42 +34,46 @@ def variables(raw: Raw) -> set[str]:
     return usual | set(re.findall(r"""env:([^'"]+)""", str(raw)))
 
 
-def _resolve_sources(sources: Raw, environment: Mapping[str, str], faults: list[str]) -> None:
+def _resolve_sources(sources: Raw, environment: Mapping[str, str], faults: list[str], absent: list[str]) -> None:
     for name, source in sources.items():
         if isinstance(source, dict):
-            source["secrets"] = _source_secrets(f"sources.{name}", source, environment, faults)
+            source["secrets"] = _source_secrets(f"sources.{name}", source, environment, faults, absent)
     for provider in providers.load().values():
         found = _variable(provider.environment, environment, faults)
         if found is not None and provider.name not in sources:
             sources[provider.name] = {"provider": provider.name, "secrets": found}
 
 
-def _resolve_key(api: Raw, environment: Mapping[str, str], faults: list[str]) -> None:
+def _resolve_key(api: Raw, environment: Mapping[str, str], faults: list[str], absent: list[str]) -> None:
     keys = _variable("INNGEST_EVENT_KEY", environment, faults)
     if keys is None and "key" in api:
-        keys = _places([api["key"]], "event_api.key", environment, faults)
+        keys = _places([api["key"]], "event_api.key", environment, faults, absent)
     if keys is not None:
         if len(keys) > 1:
             faults.append("INNGEST_EVENT_KEY: several keys, expected one")
         api["key"] = keys[0] if keys else ""
 
 
-def _source_secrets(path: str, source: Raw, environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...]:
+def _source_secrets(
+    path: str, source: Raw, environment: Mapping[str, str], faults: list[str], absent: list[str]
+) -> tuple[str, ...]:
     if "secrets" in source:
         places = source["secrets"] if isinstance(source["secrets"], list) else [source["secrets"]]
         if not places:
             faults.append(f"{path}.secrets: empty, so nothing could be verified")
-        return _places(places, f"{path}.secrets", environment, faults)
+        return _places(places, f"{path}.secrets", environment, faults, absent)
     provider = providers.load().get(str(source.get("provider")))
     if provider is None:
         return ()
     found = _variable(provider.environment, environment, faults)
     if found is None:
-        faults.append(f"{path}.secrets: missing, and {provider.environment} is not set")
+        absent.append(f"{path}.secrets: missing, and {provider.environment} is not set")
     return found or ()
 
 
-def _places(places: Sequence[object], key: str, environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...]:
+def _places(
+    places: Sequence[object], key: str, environment: Mapping[str, str], faults: list[str], absent: list[str]
+) -> tuple[str, ...]:
     found: list[str] = []
     for number, place in enumerate(places, 1):
         path = key if len(places) == 1 else f"{key}, number {number}"
@@ -74,7 +81,7 @@ def _places(places: Sequence[object], key: str, environment: Mapping[str, str], 
         if kind == "env" and where:
             values = _variable(where, environment, faults)
             if values is None:  # what is no variable's name may be the secret itself
-                faults.append(f"{path}: {where if _VARIABLE.fullmatch(where) else 'the variable'} is not set")
+                absent.append(f"{path}: {where if _VARIABLE.fullmatch(where) else 'the variable'} is not set")
             found += values or ()
         elif kind == "file" and where:
             found += _read(Path(where), path, faults)

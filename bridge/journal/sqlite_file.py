@@ -112,6 +112,7 @@ class SqliteFile:
         # rw: SQLite itself would create the file with the umask's mode.
         db = sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None)
         try:
+            _check_ours(db)
             _configure(db, self._synchronous)
             migrate(db)
             self._opened = (before, *self._identities()[1:])
@@ -167,8 +168,6 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRAT
         with transaction(db):
             # Under the lock: another process may have taken this step while we waited.
             if _version(db) == version:
-                if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                    raise JournalUnavailable("a SQLite database of something else, with tables that are not ours")
                 for statement in migrations[version]:
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {version + 1}")
@@ -197,6 +196,13 @@ class _Removed(Exception):
 def _version(db: sqlite3.Connection) -> int:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     return int(version)
+
+
+def _check_ours(db: sqlite3.Connection) -> None:
+    """Before anything is written: a database of another program is left as it is."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if tables and not {"delivery", "entry", "tally"} <= tables:
+        raise JournalUnavailable("a SQLite database of another program, with tables that are none of a journal's")
 
 
 def _configure(db: sqlite3.Connection, synchronous: str) -> None:

@@ -37,8 +37,7 @@ def main(descriptor: int, parent: int) -> None:
         [Path(directory) for directory in settings["directories"]],
         loading=lambda path: channel.sendall(worker.frame({"loading": str(path)})),
     )
-    files = [str(transform.path) for transform in transforms.own.values()]
-    named = {"own": sorted(transforms.own), "files": files, "built_in": sorted(transforms.built_in)}
+    named = {"own": sorted(transforms.own), "built_in": sorted(transforms.built_in)}
     channel.sendall(worker.frame({"faults": faults, **named}))
     bench = _Bench(channel, transforms, max_event_bytes=settings["max_event_bytes"], time_limit=settings["time_limit"])
     while True:

@@ -44,7 +44,7 @@ class WorkerSettings:
     def of(cls, settings: Settings, *, expected: tuple[str, ...] = ()) -> WorkerSettings:
         return cls(
             expected=expected,
-            directories=tuple(path for each in settings.transforms if (path := Path(each)).is_dir()),
+            directories=tuple(map(Path, settings.transforms)),
             max_event_bytes=settings.event_api.max_event_bytes,
             time_limit=settings.transform_timeout,
         )
@@ -56,7 +56,7 @@ class Loaded:
 
     own: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    """Of the user's modules."""
+    """Of all modules, those too that another of the same name wins over."""
     built_in: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
@@ -87,25 +87,26 @@ class Worker:
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
         self._send(
             {
-                "directories": [str(path) for path in self._settings.directories],
+                "directories": [str(path) for path in self._settings.directories if path.is_dir()],
                 "max_event_bytes": self._settings.max_event_bytes,
                 "time_limit": self._settings.time_limit,
             }
         )
-        loading = "transforms"
+        files: list[str] = []
         try:
             async with asyncio.timeout(_LOADING):
                 while "loading" in (head := (await self._receive())[0]):
-                    loading = head["loading"]
+                    files.append(head["loading"])
         except TimeoutError:
             await self.stop()
-            return Loaded(faults=(f"{loading}: is not loaded after {_LOADING:g} s",))
+            return Loaded(faults=(f"{files[-1] if files else 'transforms'}: is not loaded after {_LOADING:g} s",))
         except (asyncio.IncompleteReadError, ConnectionError):
-            return Loaded(faults=(f"{loading}: while it was loaded, {await self._lost()}",))
-        gone = sorted({*self._settings.expected} - {*head["files"]})
+            where = files[-1] if files else "transforms"
+            return Loaded(faults=(f"{where}: while it was loaded, {await self._lost()}",))
+        gone = sorted({*self._settings.expected} - {*files})
         return Loaded(
             own=tuple(head["own"]),
-            files=tuple(head["files"]),
+            files=tuple(files),
             built_in=tuple(head["built_in"]),
             faults=(*head["faults"], *(f"{file}: was here when the bridge started, and is gone" for file in gone)),
         )
