@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
+
+import orjson
 
 from bridge.journal.sqlite_file import transaction
 from bridge.journal.sqlite_reads import storable
@@ -42,10 +44,17 @@ def row_of(delivery: Delivery) -> Row:
         delivery.occurred_at,
         delivery.received_at,
         len(delivery.body),
-        json.dumps(dict(delivery.headers)),  # in ASCII: header bytes that are no text come as lone surrogates
+        _written(delivery.headers),
         delivery.body,
         storable(delivery.fault),
     )
+
+
+def _written(headers: Mapping[str, str]) -> str:
+    try:
+        return orjson.dumps(headers).decode()
+    except TypeError:  # header bytes that are no text come as lone surrogates
+        return json.dumps(dict(headers))
 
 
 def append(db: sqlite3.Connection, rows: Sequence[Row]) -> frozenset[int]:
