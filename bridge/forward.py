@@ -93,8 +93,7 @@ class Forwarder:
             if not entries:
                 self._slots.release()
                 continue
-            task = self._start(self._forward(entries))
-            task.add_done_callback(lambda _: self._slots.release())
+            self._start(self._forward(entries)).add_done_callback(lambda _: self._slots.release())
         if self._tasks:  # what waits for the Event API to come back would wait in vain
             await asyncio.wait(self._tasks, timeout=0 if self._sender.is_shut else grace)
         left = tuple(self._tasks)
@@ -166,7 +165,6 @@ class Forwarder:
         except WorkerUnavailable as unavailable:
             await self._give_back_all(entries, unavailable, deadline)
             return
-        self._say_unable("")
         undone = [entry for entry, result in zip(trusted, results, strict=True) if result is None]
         if how:
             log.warning("worker.lost", how=how, entries=len(undone))
@@ -226,6 +224,8 @@ class Forwarder:
 
     async def _finish(self, done: Sequence[tuple[Entry, Result]], deadline: float) -> None:
         """Settle what has no events, send what has, and settle each as soon as it is decided."""
+        if done:
+            self._say_unable("")
         await self._settle([await self._unsent(entry, result) for entry, result in done if result.outcome], deadline)
         parcels = [
             Parcel(entry=entry, events=result.events, ids=result.ids)

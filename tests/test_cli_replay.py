@@ -74,6 +74,12 @@ def test_ids_or_options_say_which_and_what_is_pending_is_left_alone(
     assert replays(folder) == dict.fromkeys(expected.split(), 1)
 
 
+def test_that_it_is_the_journal_of_bridge_dev_is_said_once(tmp_path: Path) -> None:
+    fill(tmp_path, [(delivery("evt_1"), State.FORWARDED)], name="bridge-dev.db")
+    ran = run("replay", "evt_1", cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "bridge: in the journal of `bridge dev`, sqlite:///bridge-dev.db\n")
+
+
 def test_what_is_pending_or_purged_is_told_to_be_left_alone(folder: Path) -> None:
     assert run("replay", "evt_5", "evt_1", cwd=folder).out == (
         f"1 replayed: {AGAIN}; 1 left alone, which are pending or purged\n"

@@ -100,12 +100,28 @@ def test_a_transform_of_the_users_is_used(tmp_path: Path, body: Path) -> None:
 
 
 def test_what_a_transform_prints_is_not_among_its_events(
-    tmp_path: Path, body: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, body: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    printing = "def transform(delivery): print('looked at', delivery.id, flush=True)"
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # so that it waits to be flushed, as it usually does
+    printing = "def transform(delivery): print('looked at', delivery.id)"
     ran = run("transform", str(body), "--json", cwd=tmp_path, **transform_of(tmp_path, printing))
     assert events(ran) == []
     assert capfd.readouterr() == ("", "looked at evt_1\n"), "of its process"
+
+
+def test_what_a_transform_left_open_says_nothing_on_its_way_out(
+    tmp_path: Path, body: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a client of Stripe's, kept for the next delivery, would."""
+    left = """
+class Client:
+    def __del__(self):
+        print("Unclosed client session", flush=True)
+client = Client()
+def transform(delivery): return None
+"""
+    assert events(run("transform", str(body), "--json", cwd=tmp_path, **transform_of(tmp_path, left))) == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_transform_does_not_see_the_bridges_secrets(tmp_path: Path, body: Path) -> None:

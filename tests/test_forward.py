@@ -138,6 +138,25 @@ async def test_a_module_that_no_longer_loads_holds_its_entries_and_makes_none_of
         assert not b.stand_in.events
 
 
+async def test_that_transforms_run_again_is_said_when_one_has_not_sooner(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        said: list[str] = []
+        b.forwarder._unable = said.append
+        b.forwarder._suspected["stripe", "customer.created"] = 1 << 62
+        module = tmp_path / "transforms" / "stripe.py"
+        works = module.read_text()
+        module.write_text("def transform(delivery)")
+        await b.append("customer.updated")
+        await b.forwarder.drain()
+        await b.append("customer.created", first=1)  # a claim with nothing for the worker that failed
+        await b.forwarder.drain()
+        assert len(said) == 1 and "SyntaxError" in said[0]
+        module.write_text(works)
+        await b.append("customer.created", first=2)
+        await b.forwarder.drain()
+        assert said[1:] == [""]
+
+
 async def test_each_metric_counts_what_its_name_says(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.append("customer.created", "test.three", "test.skip", "test.raise")

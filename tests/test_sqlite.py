@@ -7,12 +7,14 @@ import os
 import sqlite3
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from bridge import journal as journals
 from bridge.errors import JournalUnavailable
 from bridge.journal.sqlite import SqliteJournal
 from bridge.journal.sqlite_file import migrate
@@ -130,6 +132,13 @@ def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: Path, 
     for call in (SqliteJournal.check, SqliteJournal.census):
         asyncio.run(use(call))
     assert path.read_bytes() == before
+
+
+async def test_one_that_cannot_be_opened_leaves_no_thread_behind(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with pytest.raises(JournalUnavailable, match="is missing"):
+        await journals.open(f"sqlite:///{tmp_path}/missing/journal.db")
+    assert threading.active_count() == before
 
 
 async def test_the_schema_of_a_newer_release_is_refused(path: Path, delivery: Delivery) -> None:

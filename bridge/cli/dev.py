@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _show(event: Mapping[str, Any]) -> None:
         console.print(f"  [dim]... {len(lines) - _SHOWN_LINES} more lines: `{_command()} transform ID` shows all[/]")
 
 
+@cache
 def _command() -> str:
     """How this command is called again: on many systems there is another `bridge` in the PATH."""
     called = Path(sys.argv[0])
@@ -109,6 +111,8 @@ async def _try(service: Service, destination: development.Destination) -> None:
         source = next((source.source(key) for key, source in sources if source.provider == provider), None)
         if source is not None:
             expected += await _post(webhooks.sample(provider, name), name, source, service.public_address)
+    if not expected:
+        return
     if not destination.is_stand_in:
         console.print(f"\nTheir events are on their way to the dev server: look for them at {destination.url}")
         return

@@ -88,7 +88,7 @@ def list_(*, limit: int, as_json: bool, **given: Any) -> None:
         whole = ", ".join(f"{counts.get(each, 0):,} {each.value}" for each in State)
         console.print(f"in the whole journal: {whole}", style="dim")
 
-    _with_journal(run)
+    _within(_journal_there(), run)
 
 
 @click.command()
@@ -125,7 +125,7 @@ def show(*, id_: str, source: str | None, as_json: bool) -> None:
         if body is not None:
             console.print(escape(_readable(body)), soft_wrap=True)
 
-    _with_journal(run)
+    _within(_journal_there(), run)
 
 
 @click.command()
@@ -154,11 +154,12 @@ def replay(*, ids: tuple[str, ...], new_ids: bool, yes: bool, as_json: bool, **g
             return [(await one(store, id_, given["source"])).seq for id_ in dict.fromkeys(ids)]
         return [seq async for seq in _finished(store, _selection(given))]
 
-    seqs = _with_journal(select)
+    url = _journal_there()
+    seqs = _within(url, select)
     if seqs and not ids and not yes and sys.stdin.isatty():
         anew = " with new ids, so that Inngest runs its functions once more" if new_ids else ""
         click.confirm(f"Replay {_deliveries(len(seqs))}{anew}?", abort=True, err=True)
-    replayed = _with_journal(lambda store: _replay(store, seqs, new_ids=new_ids, quiet=as_json))
+    replayed = _within(url, lambda store: _replay(store, seqs, new_ids=new_ids, quiet=as_json))
     if as_json:
         json_line({"selected": len(seqs), "replayed": replayed})
     else:
@@ -247,14 +248,19 @@ def _readable(body: str) -> str:
         return printable(body, keep=LAYOUT)
 
 
-def _with_journal(run: Callable[[Journal], Awaitable[T]]) -> T:
-    """Run with the journal open. It must be there: to look into none is a slip, not a wish for a new one."""
+def _journal_there() -> str:
+    """The URL of the journal to look into. It must be there: to look into none is a slip, not a wish for a new one."""
     url = journal_of(configured())
     if not journal.exists(url):
         other = ""
         if journal.exists(JOURNAL):
             other = f". That of `bridge dev` is here: BRIDGE_JOURNAL={JOURNAL}"
         raise ConfigInvalid([f"journal: {url}: there is none yet; `bridge serve` makes it{other}"])
+    return url
+
+
+def _within(url: str, run: Callable[[Journal], Awaitable[T]]) -> T:
+    """Run with this journal open."""
 
     async def opened() -> T:
         async with open_journal(url) as store:

@@ -10,7 +10,6 @@ from rich.text import Text
 from bridge import providers
 from bridge.cli.configured import configured, local_url
 from bridge.cli.output import console, json_line
-from bridge.verify import Provider
 
 
 @click.command(short_help="Show each source's URL, and where it belongs.")
@@ -26,20 +25,19 @@ def sources(*, base: str | None, as_json: bool) -> None:
     public = local_url(settings) if base is None else base if "://" in base else f"https://{base}"
     known = providers.load()
     whose = {name: known[source.provider] for name, source in settings.sources.items()}
-    if not whose and not as_json:
+    urls = {name: f"{public.rstrip('/')}/webhooks/{name}" for name in (whose or known)}
+    if as_json:
+        for name, provider in whose.items():
+            place = {"dashboard": provider.dashboard, "docs": provider.docs}
+            json_line({"source": name, "provider": provider.name, "url": urls[name], **place})
+        return
+    if not whose:
         console.print("No source is configured yet. These could be, each by the variable with its secret:\n")
-    for name, provider in (whose or ({} if as_json else known)).items():
-        url = f"{public.rstrip('/')}/webhooks/{name}"
-        if as_json:
-            json_line({"source": name, "provider": provider.name, "url": url, **_place(provider)})
-            continue
-        console.print(f"[bold]{name}[/]  {escape(url)}", soft_wrap=True)
-        for line in (*_place(provider).values(), *(() if whose else [f"{provider.environment}=..."])):
+    for name, provider in (whose or known).items():
+        console.print(f"[bold]{name}[/]  {escape(urls[name])}", soft_wrap=True)
+        variable = [] if whose else [f"{provider.environment}=..."]
+        for line in (provider.dashboard, provider.docs, *variable):
             console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
         console.print()
-    if not as_json and base is None:
+    if base is None:
         console.print("[dim]Providers need a public https address in front of this one: --base shows it instead.[/]")
-
-
-def _place(provider: Provider) -> dict[str, str]:
-    return {"dashboard": provider.dashboard, "docs": provider.docs}

@@ -92,17 +92,17 @@ class Worker:
                 "time_limit": self._settings.time_limit,
             }
         )
-        files: list[str] = []
+        loading, files = "transforms", list[str]()
         try:
             async with asyncio.timeout(_LOADING):
                 while "loading" in (head := (await self._receive())[0]):
-                    files.append(head["loading"])
+                    loading = head["loading"]
+                    files.append(loading)
         except TimeoutError:
             await self.stop()
-            return Loaded(faults=(f"{files[-1] if files else 'transforms'}: is not loaded after {_LOADING:g} s",))
+            return Loaded(faults=(f"{loading}: is not loaded after {_LOADING:g} s",))
         except (asyncio.IncompleteReadError, ConnectionError):
-            where = files[-1] if files else "transforms"
-            return Loaded(faults=(f"{where}: while it was loaded, {await self._lost()}",))
+            return Loaded(faults=(f"{loading}: while it was loaded, {await self._lost()}",))
         gone = sorted({*self._settings.expected} - {*files})
         return Loaded(
             own=tuple(head["own"]),

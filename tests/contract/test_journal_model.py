@@ -47,20 +47,7 @@ class Model:
         self.attempts: dict[int, list[Attempt]] = {}
 
     def append(self, delivery: Delivery, seq: int) -> None:
-        entry = Entry(
-            seq=seq,
-            source=delivery.source,
-            provider=delivery.provider,
-            prefix=delivery.prefix,
-            id=delivery.id,
-            type=delivery.type,
-            occurred_at=delivery.occurred_at,
-            received_at=delivery.received_at,
-            size=len(delivery.body),
-            headers=delivery.headers,
-            body=delivery.body,
-            due=delivery.received_at,
-        )
+        entry = Entry.of(delivery, seq=seq)
         self.attempts[seq] = []
         if delivery.fault:
             entry = replace(entry, state=State.DEAD, due=None, attempts=1)
