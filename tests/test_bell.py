@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.journal.bell import Bell, address
+from bridge.journal.sqlite.bell import Bell, address
 
 FOR_EVER = 3600.0
 # Far more than a ring takes, far less than for ever.

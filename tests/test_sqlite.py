@@ -17,8 +17,8 @@ import pytest
 from bridge import journal as journals
 from bridge.errors import JournalUnavailable
 from bridge.journal.sqlite import SqliteJournal
-from bridge.journal.sqlite_file import migrate
-from bridge.journal.sqlite_schema import MIGRATIONS
+from bridge.journal.sqlite.file import migrate
+from bridge.journal.sqlite.schema import MIGRATIONS
 from bridge.model import Delivery
 
 OPENER = """

@@ -14,9 +14,8 @@ from typing import TypeAlias
 
 import pytest
 
-from bridge.journal import sqlite_file, sqlite_writes
-from bridge.journal.sqlite import SqliteJournal
-from bridge.journal.sqlite_file import SqliteFile
+from bridge.journal.sqlite import SqliteJournal, file, writes
+from bridge.journal.sqlite.file import SqliteFile
 from bridge.model import Attempt, Delivery, Entry, Outcome, Settlement, State
 
 Act: TypeAlias = Callable[[sqlite3.Connection], object]
@@ -39,31 +38,31 @@ async def journal(tmp_path: Path, make_delivery: Callable[..., Delivery]) -> Asy
 @pytest.fixture
 def between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Between:
     """Has another connection act before the next transaction of the journal begins."""
-    real = sqlite_file.transaction
+    real = file.transaction
 
     def plan(act: Act) -> None:
         def transaction(db: sqlite3.Connection) -> AbstractContextManager[None]:
-            monkeypatch.setattr(sqlite_writes, "transaction", real)
+            monkeypatch.setattr(writes, "transaction", real)
             other = SqliteFile(tmp_path / "journal.db", synchronous="NORMAL")
             other.run(act)
             other.close()
             return real(db)
 
-        monkeypatch.setattr(sqlite_writes, "transaction", transaction)
+        monkeypatch.setattr(writes, "transaction", transaction)
 
     return plan
 
 
 def take(limit: int) -> Act:
-    return partial(sqlite_writes.claim, limit=limit, now=T0, lease=LEASE)
+    return partial(writes.claim, limit=limit, now=T0, lease=LEASE)
 
 
 def take_and_settle(state: State) -> Act:
     """One of them."""
 
     def act(db: sqlite3.Connection) -> None:
-        [entry] = sqlite_writes.claim(db, limit=1, now=T0, lease=LEASE)
-        sqlite_writes.settle(db, [settled(entry, state)])
+        [entry] = writes.claim(db, limit=1, now=T0, lease=LEASE)
+        writes.settle(db, [settled(entry, state)])
 
     return act
 
@@ -103,7 +102,7 @@ async def test_what_another_finished_and_a_person_replayed_is_looked_at_again(
 ) -> None:
     def act(db: sqlite3.Connection) -> None:
         take_and_settle(State.DEAD)(db)
-        sqlite_writes.replay(db, [1], now=T0, new_ids=True)
+        writes.replay(db, [1], now=T0, new_ids=True)
 
     between(act)
     assert await claimed(journal, 1) == [("a", 0)]
@@ -113,7 +112,7 @@ async def test_what_another_finished_and_a_person_replayed_is_looked_at_again(
 
 async def test_what_was_settled_meanwhile_is_not_recovered(journal: SqliteJournal, between: Between) -> None:
     entries = await journal.claim(2, now=T0, lease=LEASE)
-    between(partial(sqlite_writes.settle, settlements=[settled(entries[0], State.FORWARDED)]))
+    between(partial(writes.settle, settlements=[settled(entries[0], State.FORWARDED)]))
     assert await journal.recover() == 1
     assert (await journal.census()).counts[State.PENDING] == 3
 
@@ -121,7 +120,7 @@ async def test_what_was_settled_meanwhile_is_not_recovered(journal: SqliteJourna
 async def test_what_was_replayed_meanwhile_is_not_pruned(journal: SqliteJournal, between: Between) -> None:
     entries = await journal.claim(2, now=T0, lease=LEASE)
     await journal.settle([settled(entry, State.DEAD) for entry in entries])
-    between(partial(sqlite_writes.replay, seqs=[entries[0].seq], now=T0, new_ids=False))
+    between(partial(writes.replay, seqs=[entries[0].seq], now=T0, new_ids=False))
     assert await journal.prune(bodies_before=T0 + 1, ids_before=T0 + 1, limit=10) == 2  # a body, then its row
     kept = await journal.load(entries[0].seq)
     assert kept is not None and kept.body is not None

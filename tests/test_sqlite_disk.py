@@ -14,7 +14,7 @@ import pytest
 
 from bridge.errors import JournalUnavailable
 from bridge.journal.sqlite import SqliteJournal
-from bridge.journal.sqlite_file import SqliteFile
+from bridge.journal.sqlite.file import SqliteFile
 from bridge.model import Attempt, Delivery, Entry, Outcome, Selection, Settlement, State
 
 Make: TypeAlias = Callable[..., Delivery]

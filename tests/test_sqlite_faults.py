@@ -20,7 +20,7 @@ import pytest
 
 from bridge.errors import JournalUnavailable
 from bridge.journal.sqlite import SqliteJournal
-from bridge.journal.sqlite_file import SqliteFile
+from bridge.journal.sqlite.file import SqliteFile
 from bridge.model import Delivery, Selection
 
 Make: TypeAlias = Callable[..., Delivery]
@@ -159,7 +159,7 @@ async def test_a_lock_that_ends_soon_is_only_waited_for(
 ) -> None:
     looked = asyncio.Event()
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr("bridge.journal.sqlite_file.sleep", lambda _: loop.call_soon_threadsafe(looked.set))
+    monkeypatch.setattr("bridge.journal.sqlite.file.sleep", lambda _: loop.call_soon_threadsafe(looked.set))
     with locked(path):
         appending = asyncio.create_task(sqlite.append(delivery))
         await looked.wait()

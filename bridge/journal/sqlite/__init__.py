@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from bridge.errors import JournalUnavailable
-from bridge.journal import Census, sqlite_append, sqlite_reads, sqlite_writes
-from bridge.journal.bell import Bell
+from bridge.journal import Census
 from bridge.journal.group_commit import GroupCommit
-from bridge.journal.sqlite_file import SqliteFile
+from bridge.journal.sqlite import appends, reads, writes
+from bridge.journal.sqlite.bell import Bell
+from bridge.journal.sqlite.file import SqliteFile
 from bridge.model import TRANSITIONS, Attempt, Delivery, Entry, Selection, Settlement, State
 
 T = TypeVar("T")
@@ -40,24 +41,24 @@ class SqliteJournal:
 
     async def append(self, delivery: Delivery) -> bool:
         self._check_open()
-        return await self._commits.append(sqlite_append.row_of(delivery), size=len(delivery.body))
+        return await self._commits.append(appends.row_of(delivery), size=len(delivery.body))
 
     async def claim(self, limit: int, *, now: int, lease: int) -> Sequence[Entry]:
-        return await self._on(self._quick, partial(sqlite_writes.claim, limit=limit, now=now, lease=lease))
+        return await self._on(self._quick, partial(writes.claim, limit=limit, now=now, lease=lease))
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         for settlement in settlements:
             _check(settlement)
-        return await self._tidy(partial(sqlite_writes.settle, settlements=settlements)) if settlements else 0
+        return await self._tidy(partial(writes.settle, settlements=settlements)) if settlements else 0
 
     async def recover(self) -> int:
-        recovered = await self._on(self._quick, sqlite_writes.recover)
+        recovered = await self._on(self._quick, writes.recover)
         if recovered:
             self._bell.ring()
         return recovered
 
     async def replay(self, seqs: Sequence[int], *, now: int, new_ids: bool = False) -> int:
-        replayed = await self._on(self._durable, partial(sqlite_writes.replay, seqs=seqs, now=now, new_ids=new_ids))
+        replayed = await self._on(self._durable, partial(writes.replay, seqs=seqs, now=now, new_ids=new_ids))
         if replayed:
             self._bell.ring()
         return replayed
@@ -67,29 +68,27 @@ class SqliteJournal:
     ) -> Sequence[Entry]:
         return await self._on(
             self._quick,
-            partial(sqlite_reads.find, selection=selection, limit=limit, beyond=beyond, oldest_first=oldest_first),
+            partial(reads.find, selection=selection, limit=limit, beyond=beyond, oldest_first=oldest_first),
         )
 
     async def load(self, seq: int) -> Entry | None:
-        return await self._on(self._quick, partial(sqlite_reads.load, seq=seq))
+        return await self._on(self._quick, partial(reads.load, seq=seq))
 
     async def attempts(self, seq: int) -> Sequence[Attempt]:
-        return await self._on(self._quick, partial(sqlite_reads.attempts, seq=seq))
+        return await self._on(self._quick, partial(reads.attempts, seq=seq))
 
     async def census(self) -> Census:
-        return await self._on(self._quick, sqlite_reads.census)
+        return await self._on(self._quick, reads.census)
 
     async def prune(self, *, bodies_before: int, ids_before: int, limit: int) -> int:
-        return await self._tidy(
-            partial(sqlite_writes.prune, bodies_before=bodies_before, ids_before=ids_before, limit=limit)
-        )
+        return await self._tidy(partial(writes.prune, bodies_before=bodies_before, ids_before=ids_before, limit=limit))
 
     async def wait(self, seconds: float) -> None:
         self._check_open()
         await self._bell.wait(seconds)
 
     async def check(self) -> None:
-        await self._on(self._durable, sqlite_writes.probe)
+        await self._on(self._durable, writes.probe)
 
     async def close(self) -> None:
         """Never raises. What was accepted is committed first."""
@@ -102,8 +101,8 @@ class SqliteJournal:
             await asyncio.get_running_loop().run_in_executor(self._thread, file.close)
         self._thread.shutdown()
 
-    def _write(self, rows: Sequence[sqlite_append.Row]) -> asyncio.Future[frozenset[int]]:
-        return self._submit(lambda: self._durable.run(partial(sqlite_append.append, rows=rows)))
+    def _write(self, rows: Sequence[appends.Row]) -> asyncio.Future[frozenset[int]]:
+        return self._submit(lambda: self._durable.run(partial(appends.append, rows=rows)))
 
     async def _on(self, file: SqliteFile, job: Callable[..., T]) -> T:
         self._check_open()

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 from bridge import log
 from bridge.errors import JournalUnavailable
-from bridge.journal.sqlite_schema import MIGRATIONS
+from bridge.journal.sqlite.schema import MIGRATIONS
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ _LASTING = {
 
 
 class SqliteFile:
-    """A connection, used by one thread. `synchronous` is its promise for as long as it lives, see sqlite.py."""
+    """A connection, used by one thread. `synchronous` is its promise for as long as it lives, see the package."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
         self._path = path

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import orjson
 
-from bridge.journal.sqlite_file import transaction
-from bridge.journal.sqlite_reads import storable
-from bridge.journal.sqlite_writes import add_attempts, all_in_one, bury, count
+from bridge.journal.sqlite.file import transaction
+from bridge.journal.sqlite.reads import storable
+from bridge.journal.sqlite.writes import add_attempts, all_in_one, bury, count
 from bridge.model import Attempt, Delivery, Outcome, State
 
 # As the columns from `source` to `body`, then the fault.

@@ -1,7 +1,7 @@
 """What the forwarder and the commands write: each function is one transaction on the connection it is given.
 
 The write lock is the receiver's as well, in another process, so what can be read before it is taken is read before.
-Lists travel as one JSON parameter and come back as one JSON row: see sqlite_append.py for why.
+Lists travel as one JSON parameter and come back as one JSON row: see appends.py for why.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from uuid import uuid4
 
 import orjson
 
-from bridge.journal.sqlite_file import transaction
-from bridge.journal.sqlite_reads import due, storable
+from bridge.journal.sqlite.file import transaction
+from bridge.journal.sqlite.reads import due, storable
 from bridge.model import Attempt, Entry, Settlement, State
 
 # Bytes of bodies a claim.
