@@ -21,13 +21,11 @@ from bridge.transform import Result
 from bridge.worker.client import Worker
 
 # Seconds a claim may take to be transformed, at least, and then to be sent. What is not through by then is given back.
-_TRANSFORMING = 20.0
-_SENDING = 20.0
+_TRANSFORMING = _SENDING = 20.0
 # Seconds a lease is longer than all it has to cover.
 _MARGIN = 10.0
 # Entries a claim: enough that a backlog goes out in full batches, few enough that four claims fit in memory.
-_CLAIM = 200
-_AT_ONCE = 4
+_CLAIM, _AT_ONCE = 200, 4
 # Entries waiting to be tried alone, each for up to its time limit: no more than a lease has room for.
 _SUSPECTS = 6
 # How long all of a kind are tried alone, after one of them took its worker down: ms.
@@ -119,7 +117,7 @@ class Forwarder:
     async def _claim(self) -> Sequence[Entry]:
         """What is due; where nothing is, wait until something may be."""
         try:
-            entries = await self._journal.claim(_CLAIM, now=self._clock(), lease=self.lease)
+            entries = await self._journal.claim(_CLAIM, lease=self.lease)
         except JournalUnavailable as unavailable:
             log.error("journal.unavailable", reason=str(unavailable))
             await self._pause(asyncio.sleep(1))
@@ -130,7 +128,7 @@ class Forwarder:
 
     async def drain(self) -> None:
         """Forward all that is due now, and return. Tests call it instead of waiting for `run`."""
-        while entries := await self._journal.claim(_CLAIM, now=self._clock(), lease=self.lease):
+        while entries := await self._journal.claim(_CLAIM, lease=self.lease):
             await self._forward(entries)
             while self._tasks:
                 await asyncio.wait(self._tasks)
@@ -171,15 +169,14 @@ class Forwarder:
             suspects, undone = suspects + undone, []
         # Before the sending, which may take long: these need no answer of the Event API yet.
         await self._put_aside(suspects, deadline)
-        await self._settle([(entry, retry.given_back(entry, due=entry.received_at)) for entry in undone], deadline)
+        await self._settle([self._given_back(entry) for entry in undone], deadline)
         done = [(entry, result) for entry, result in zip(trusted, results, strict=True) if result is not None]
         await self._finish(done, deadline)
 
     async def _give_back_all(self, entries: Sequence[Entry], why: WorkerUnavailable, deadline: float) -> None:
         """None of them is at fault: a module was changed and no longer loads, or the machine has no room."""
         self._say_unable(str(why))
-        due = self._clock() + _LATER
-        await self._settle([(entry, retry.given_back(entry, due=due)) for entry in entries], deadline)
+        await self._settle([(entry, retry.given_back(entry, wait=_LATER)) for entry in entries], deadline)
 
     def _say_unable(self, reason: str) -> None:
         if reason == self._unable_because:
@@ -197,8 +194,7 @@ class Forwarder:
         self._waiting_alone += len(suspects[:room])
         for entry in suspects[:room]:
             self._start(self._try_alone(entry, deadline))
-        due = self._clock() + _LATER
-        await self._settle([(entry, retry.given_back(entry, due=due)) for entry in suspects[room:]], deadline)
+        await self._settle([(entry, retry.given_back(entry, wait=_LATER)) for entry in suspects[room:]], deadline)
 
     async def _try_alone(self, entry: Entry, deadline: float) -> None:
         try:
@@ -210,7 +206,7 @@ class Forwarder:
             self._waiting_alone -= 1
         kind = (entry.source, entry.type)
         if result is None and not how:
-            await self._settle([(entry, retry.given_back(entry, due=entry.received_at))], deadline)
+            await self._settle([self._given_back(entry)], deadline)
             return
         if result is None:
             result = Result(outcome=Outcome.STUCK, error=how)
@@ -237,7 +233,7 @@ class Forwarder:
                 self._accepted_at = self._clock()
             await self._settle([await self._sent(parcel) for parcel in decided], deadline)
         left = [parcel.entry for parcel in parcels if not parcel.decided]
-        await self._settle([(entry, retry.given_back(entry, due=entry.received_at)) for entry in left], deadline)
+        await self._settle([self._given_back(entry) for entry in left], deadline)
 
     async def _unsent(self, entry: Entry, result: Result) -> tuple[Entry, Settlement]:
         """What becomes of an entry that gave no events."""
@@ -264,6 +260,10 @@ class Forwarder:
                 self._unclear.error(source=entry.source)  # in whose words is kept with the entry
         attempt = Attempt(at=now, outcome=outcome, error=parcel.refusal.error, events=parcel.accepted)
         return self._after(entry, attempt, policy, before)
+
+    def _given_back(self, entry: Entry) -> tuple[Entry, Settlement]:
+        """Due at once, and before all that arrived later."""
+        return entry, retry.given_back(entry, wait=entry.received_at - self._clock())
 
     def _after(
         self, entry: Entry, attempt: Attempt, policy: retry.Policy | None, before: Sequence[Attempt], *, wait: int = 0

@@ -197,8 +197,8 @@ class Settlement:
     seq: int
     token: str
     state: State
-    due: int | None = None
-    """For `State.PENDING` alone: when it is to be tried again."""
+    wait: int | None = None
+    """For `State.PENDING` alone: ms until it is tried again. Negative: how long it has been due, so as to keep its place."""
     attempt: Attempt | None = None
 
 

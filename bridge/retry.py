@@ -42,15 +42,15 @@ def settlement(
 
     `times`: how often it has come to this outcome, now included. `wait`: ms a transform asked for.
     """
-    state, due = _FINAL.get(attempt.outcome, State.DEAD), None
     if policy is not None and (pause := delay(policy, attempt=times, dice=dice)) is not None:
-        state, due = State.PENDING, attempt.at + max(pause, wait)
-    return Settlement(seq=entry.seq, token=entry.token, state=state, due=due, attempt=attempt)
+        return Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=max(pause, wait), attempt=attempt)
+    state = _FINAL.get(attempt.outcome, State.DEAD)
+    return Settlement(seq=entry.seq, token=entry.token, state=state, attempt=attempt)
 
 
-def given_back(entry: Entry, *, due: int) -> Settlement:
+def given_back(entry: Entry, *, wait: int) -> Settlement:
     """Untried: no attempt is counted."""
-    return Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, due=due)
+    return Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=wait)
 
 
 def delay(policy: Policy, *, attempt: int, dice: float) -> int | None:

@@ -62,14 +62,14 @@ def take_and_settle(state: State) -> Act:
 
     def act(db: sqlite3.Connection) -> None:
         [entry] = writes.claim(db, limit=1, now=T0, lease=LEASE)
-        writes.settle(db, [settled(entry, state)])
+        writes.settle(db, [settled(entry, state)], now=T0)
 
     return act
 
 
 def settled(entry: Entry, state: State) -> Settlement:
-    due = T0 if state is State.PENDING else None
-    return Settlement(seq=entry.seq, token=entry.token, state=state, due=due, attempt=FAILED)
+    wait = 0 if state is State.PENDING else None
+    return Settlement(seq=entry.seq, token=entry.token, state=state, wait=wait, attempt=FAILED)
 
 
 async def claimed(journal: SqliteJournal, limit: int) -> list[tuple[str, int]]:
@@ -112,7 +112,7 @@ async def test_what_another_finished_and_a_person_replayed_is_looked_at_again(
 
 async def test_what_was_settled_meanwhile_is_not_recovered(journal: SqliteJournal, between: Between) -> None:
     entries = await journal.claim(2, now=T0, lease=LEASE)
-    between(partial(writes.settle, settlements=[settled(entries[0], State.FORWARDED)]))
+    between(partial(writes.settle, settlements=[settled(entries[0], State.FORWARDED)], now=T0))
     assert await journal.recover() == 1
     assert (await journal.census()).counts[State.PENDING] == 3
 

@@ -162,7 +162,7 @@ async def test_forwarding_moves_the_log_into_the_database_and_appending_does_not
     await asyncio.gather(*(sqlite.append(make_delivery(f"{n}", body=b"x" * 1000)) for n in range(6000)))
     assert size(path) < 1 << 20
     [entry] = await sqlite.claim(1, now=T0, lease=1)
-    await sqlite.settle([Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, due=T0)])
+    await sqlite.settle([Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=0)])
     await sqlite.census()  # behind the checkpoint, on the one thread
     assert size(path) > 6 << 20
     await asyncio.gather(*(sqlite.append(make_delivery(f"more {n}", body=b"x" * 1000)) for n in range(100)))

@@ -17,7 +17,6 @@ from bridge import journal
 from bridge.cli import LAYOUT
 from bridge.cli.configured import configured
 from bridge.cli.output import Moment, console, iso, json_document, json_line, moment, state, table
-from bridge.clock import wall_clock
 from bridge.dev import JOURNAL, journal_at_hand
 from bridge.errors import BridgeError, ConfigInvalid
 from bridge.journal import Journal
@@ -199,7 +198,7 @@ async def _replay(store: Journal, seqs: Sequence[int], *, new_ids: bool, quiet: 
         task = progress.add_task("", total=len(seqs))
         for start in range(0, len(seqs), _STEP):
             step = seqs[start : start + _STEP]
-            replayed += await store.replay(step, now=wall_clock(), new_ids=new_ids)
+            replayed += await store.replay(step, new_ids=new_ids)
             progress.advance(task, len(step))
     return replayed
 

@@ -1,7 +1,10 @@
 """Where a delivery lives from the moment it is acknowledged until it is forwarded, skipped or dead.
 
 Nothing else carries a delivery from receiving to forwarding. A journal is one module here that passes
-`tests/contract/test_journals.py`. Times are arguments, in ms, so that the contract is tested without waiting.
+`tests/contract/test_journals.py`.
+
+What is due and whose lease has ended is told by one clock: the database's, where several machines share it. `now`, in ms,
+is for tests, which so need not wait.
 """
 
 from __future__ import annotations
@@ -33,19 +36,19 @@ class Journal(Protocol):
         False: (source, id) is there already, the provider's retry; nothing was changed.
         """
 
-    async def claim(self, limit: int, *, now: int, lease: int) -> Sequence[Entry]:
+    async def claim(self, limit: int, *, lease: int, now: int | None = None) -> Sequence[Entry]:
         """At most `limit` of what is due, the longest due first, with bodies. Nobody else gets them until the lease ends.
 
         Fewer than there are where the bodies are large: memory stays bounded.
         """
 
-    async def settle(self, settlements: Sequence[Settlement]) -> int:
+    async def settle(self, settlements: Sequence[Settlement], *, now: int | None = None) -> int:
         """How many were settled: not those whose claim was lost to another, nothing changes for them."""
 
     async def recover(self) -> int:
         """Make claims that nobody alive can hold due at once. For a forwarder that starts. How many there were."""
 
-    async def replay(self, seqs: Sequence[int], *, now: int, new_ids: bool = False) -> int:
+    async def replay(self, seqs: Sequence[int], *, new_ids: bool = False, now: int | None = None) -> int:
         """Make finished entries pending and due again. How many: not those pending already, nor those purged."""
 
     async def find(

@@ -59,7 +59,7 @@ class Model:
         due = [entry for entry in self.entries.values() if entry.due is not None and entry.due <= now]
         return sorted(due, key=lambda entry: (entry.due, entry.seq))[:limit]
 
-    def settle(self, settlements: Sequence[Settlement]) -> int:
+    def settle(self, settlements: Sequence[Settlement], now: int) -> int:
         settled = 0
         for each in settlements:
             entry = self.entries.get(each.seq)
@@ -67,7 +67,8 @@ class Model:
                 continue
             settled += 1
             tries = entry.attempts + (each.attempt is not None)
-            self.entries[each.seq] = replace(entry, state=each.state, due=each.due, token="", attempts=tries)
+            due = None if each.wait is None else now + each.wait
+            self.entries[each.seq] = replace(entry, state=each.state, due=due, token="", attempts=tries)
             if each.attempt is not None:
                 self.attempts[each.seq].append(each.attempt)
         return settled
@@ -184,9 +185,10 @@ class Machine(RuleBasedStateMachine):
             given_back = state is State.PENDING and data.draw(st.booleans())
             outcome = data.draw(st.sampled_from(Outcome))
             attempt = None if given_back else Attempt(at=self.now, outcome=outcome, error="é", events=2)
-            due = self.now + data.draw(st.integers(-3, 3)) if state is State.PENDING else None
-            settlements.append(Settlement(seq=entry.seq, token=entry.token, state=state, due=due, attempt=attempt))
-        assert self.run(self.journal.settle(settlements)) == self.model.settle(settlements)
+            wait = data.draw(st.integers(-3, 3)) if state is State.PENDING else None
+            settlements.append(Settlement(seq=entry.seq, token=entry.token, state=state, wait=wait, attempt=attempt))
+        settled = self.run(self.journal.settle(settlements, now=self.now))
+        assert settled == self.model.settle(settlements, self.now)
 
     @rule(seqs=st.lists(st.integers(1, 12)), new_ids=st.booleans())
     def replay(self, seqs: list[int], *, new_ids: bool) -> None:

@@ -142,7 +142,7 @@ async def test_closing_stores_first_what_was_accepted(open_journal: Open, make_d
 async def test_a_closed_journal_says_so(journal: Journal, delivery: Delivery) -> None:
     await journal.close()
     await journal.close()
-    entry = Settlement(seq=1, token="t", state=State.PENDING, due=T0)
+    entry = Settlement(seq=1, token="t", state=State.PENDING, wait=0)
     for call in (
         journal.append(delivery),
         journal.claim(1, now=T0, lease=1),

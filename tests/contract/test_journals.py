@@ -25,12 +25,12 @@ def settled(entry: Entry, state: State = State.FORWARDED) -> Settlement:
     return Settlement(seq=entry.seq, token=entry.token, state=state, attempt=DONE)
 
 
-def tried(entry: Entry, due: int, attempt: Attempt = FAILED) -> Settlement:
-    return Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, due=due, attempt=attempt)
+def tried(entry: Entry, wait: int, attempt: Attempt = FAILED) -> Settlement:
+    return Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=wait, attempt=attempt)
 
 
-def given_back(entry: Entry, due: int) -> Settlement:
-    return Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, due=due)
+def given_back(entry: Entry, wait: int) -> Settlement:
+    return Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=wait)
 
 
 async def ids(journal: Journal, limit: int = 100, *, now: int = T0) -> list[str]:
@@ -200,7 +200,7 @@ async def test_what_is_finished_is_never_due_again(journal: Journal, delivery: D
 async def test_a_retry_is_due_later_and_its_attempt_is_kept(journal: Journal, delivery: Delivery) -> None:
     await journal.append(delivery)
     [entry] = await journal.claim(1, now=T0, lease=LEASE)
-    assert await journal.settle([tried(entry, T0 + 1000)]) == 1
+    assert await journal.settle([tried(entry, 1000)], now=T0) == 1
     assert not await journal.claim(1, now=T0 + 999, lease=LEASE)
     [again] = await journal.claim(1, now=T0 + 1000, lease=LEASE)
     assert (again.attempts, list(await journal.attempts(entry.seq))) == (1, [FAILED])
@@ -211,22 +211,22 @@ async def test_a_retry_is_due_later_and_its_attempt_is_kept(journal: Journal, de
 async def test_giving_back_counts_no_attempt(journal: Journal, delivery: Delivery) -> None:
     await journal.append(delivery)
     [entry] = await journal.claim(1, now=T0, lease=LEASE)
-    assert await journal.settle([given_back(entry, T0 + 5)]) == 1
+    assert await journal.settle([given_back(entry, 5)], now=T0) == 1
     assert await journal.load(entry.seq) == replace(entry, due=T0 + 5, token="")
     assert list(await journal.attempts(entry.seq)) == []
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"state": "lost"}, {"due": T0}, {"state": State.PENDING}, {"attempt": None}],
-    ids=["no state", "finished but due", "pending but not due", "finished but not tried"],
+    [{"state": "lost"}, {"wait": 0}, {"state": State.PENDING}, {"attempt": None}],
+    ids=["no state", "finished but to be tried again", "pending but not to be tried again", "finished but not tried"],
 )
 async def test_a_settlement_that_makes_no_sense_is_refused(
     journal: Journal, make_delivery: Make, change: dict[str, Any]
 ) -> None:
     await asyncio.gather(*(journal.append(make_delivery(name)) for name in "ab"))
     a, b = await journal.claim(2, now=T0, lease=LEASE)
-    with pytest.raises(ValueError, match=r"claim|due|tried"):
+    with pytest.raises(ValueError, match=r"claim|wait|tried"):
         await journal.settle([settled(a), replace(settled(b), **change)])
     assert await journal.load(a.seq) == a
 
@@ -235,7 +235,7 @@ async def test_only_the_newest_hundred_attempts_are_kept(journal: Journal, deliv
     await journal.append(delivery)
     for n in range(105):
         [entry] = await journal.claim(1, now=T0, lease=LEASE)
-        await journal.settle([tried(entry, T0, Attempt(at=n, outcome=Outcome.POSTPONED))])
+        await journal.settle([tried(entry, 0, Attempt(at=n, outcome=Outcome.POSTPONED))], now=T0)
         assert [attempt.at for attempt in await journal.attempts(entry.seq)] == list(range(max(0, n - 99), n + 1))
     [entry] = await journal.find(Selection(), limit=1)
     assert entry.attempts == 105
@@ -245,7 +245,9 @@ async def test_only_the_newest_hundred_attempts_are_kept(journal: Journal, deliv
 async def test_an_error_stays_readable_whatever_it_quotes(journal: Journal, delivery: Delivery, quoted: str) -> None:
     await journal.append(delivery)
     [entry] = await journal.claim(1, now=T0, lease=LEASE)
-    await journal.settle([tried(entry, T0, Attempt(at=T0, outcome=Outcome.RAISED, error=f"before {quoted} after"))])
+    await journal.settle(
+        [tried(entry, 0, Attempt(at=T0, outcome=Outcome.RAISED, error=f"before {quoted} after"))], now=T0
+    )
     [kept] = await journal.attempts(entry.seq)
     assert kept.error.startswith("before ") and kept.error.endswith(" after")
     assert quoted in kept.error or not quoted.isprintable()
@@ -255,7 +257,7 @@ async def test_the_longest_due_goes_first(journal: Journal, make_delivery: Make)
     for n, name in enumerate(["retried", "b", "c"]):
         await journal.append(make_delivery(name, received_at=T0 + n))
     [entry] = await journal.claim(1, now=T0, lease=LEASE)
-    await journal.settle([tried(entry, T0 + 2)])
+    await journal.settle([tried(entry, 2)], now=T0)
     assert await ids(journal, 1, now=T0 + 9) == ["b"]
     assert await ids(journal, 9, now=T0 + 9) == ["retried", "c"]
 

@@ -15,13 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from bridge.clock import wall_clock
 from bridge.errors import JournalUnavailable
 from bridge.journal import Census
 from bridge.journal.group_commit import GroupCommit
+from bridge.journal.rows import Row, check, row_of
 from bridge.journal.sqlite import appends, reads, writes
 from bridge.journal.sqlite.bell import Bell
 from bridge.journal.sqlite.file import SqliteFile
-from bridge.model import TRANSITIONS, Attempt, Delivery, Entry, Selection, Settlement, State
+from bridge.model import Attempt, Delivery, Entry, Selection, Settlement
 
 T = TypeVar("T")
 
@@ -41,15 +43,14 @@ class SqliteJournal:
 
     async def append(self, delivery: Delivery) -> bool:
         self._check_open()
-        return await self._commits.append(appends.row_of(delivery), size=len(delivery.body))
+        return await self._commits.append(row_of(delivery), size=len(delivery.body))
 
-    async def claim(self, limit: int, *, now: int, lease: int) -> Sequence[Entry]:
-        return await self._on(self._quick, partial(writes.claim, limit=limit, now=now, lease=lease))
+    async def claim(self, limit: int, *, lease: int, now: int | None = None) -> Sequence[Entry]:
+        return await self._on(self._quick, partial(writes.claim, limit=limit, now=_time(now), lease=lease))
 
-    async def settle(self, settlements: Sequence[Settlement]) -> int:
-        for settlement in settlements:
-            _check(settlement)
-        return await self._tidy(partial(writes.settle, settlements=settlements)) if settlements else 0
+    async def settle(self, settlements: Sequence[Settlement], *, now: int | None = None) -> int:
+        check(settlements)
+        return await self._tidy(partial(writes.settle, settlements=settlements, now=_time(now))) if settlements else 0
 
     async def recover(self) -> int:
         recovered = await self._on(self._quick, writes.recover)
@@ -57,8 +58,8 @@ class SqliteJournal:
             self._bell.ring()
         return recovered
 
-    async def replay(self, seqs: Sequence[int], *, now: int, new_ids: bool = False) -> int:
-        replayed = await self._on(self._durable, partial(writes.replay, seqs=seqs, now=now, new_ids=new_ids))
+    async def replay(self, seqs: Sequence[int], *, new_ids: bool = False, now: int | None = None) -> int:
+        replayed = await self._on(self._durable, partial(writes.replay, seqs=seqs, now=_time(now), new_ids=new_ids))
         if replayed:
             self._bell.ring()
         return replayed
@@ -101,7 +102,7 @@ class SqliteJournal:
             await asyncio.get_running_loop().run_in_executor(self._thread, file.close)
         self._thread.shutdown()
 
-    def _write(self, rows: Sequence[appends.Row]) -> asyncio.Future[frozenset[int]]:
+    def _write(self, rows: Sequence[Row]) -> asyncio.Future[frozenset[int]]:
         return self._submit(lambda: self._durable.run(partial(appends.append, rows=rows)))
 
     async def _on(self, file: SqliteFile, job: Callable[..., T]) -> T:
@@ -123,12 +124,6 @@ class SqliteJournal:
             raise JournalUnavailable(f"{self._path}: closed")
 
 
-def _check(settlement: Settlement) -> None:
-    """Raises ValueError on what a claim can't lead to."""
-    pending = settlement.state is State.PENDING
-    if settlement.state not in TRANSITIONS[State.PENDING]:
-        raise ValueError(f"a claim can't lead to {settlement.state!r}")
-    if pending != (settlement.due is not None):
-        raise ValueError(f"{settlement.state}: `due` is for pending entries, and they need one")
-    if not pending and settlement.attempt is None:
-        raise ValueError(f"{settlement.state}: an entry that was not tried can only be given back")
+def _time(now: int | None) -> int:
+    """All who use the file are on one machine, so its clock is theirs."""
+    return wall_clock() if now is None else now

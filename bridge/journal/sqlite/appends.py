@@ -5,20 +5,13 @@ Few, because Python's sqlite3 gives the GIL away at every statement and every ro
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
-import orjson
-
+from bridge.journal.rows import Row
 from bridge.journal.sqlite.file import transaction
-from bridge.journal.sqlite.reads import storable
 from bridge.journal.sqlite.writes import add_attempts, all_in_one, bury, count
-from bridge.model import Attempt, Delivery, Outcome, State
-
-# As the columns from `source` to `body`, then the fault.
-Row: TypeAlias = tuple[str, str, str, str, str, int, int, int, str, bytes, str]
+from bridge.model import Attempt, Outcome, State
 
 # Rows an INSERT, and every power of two below: so few statements that all stay prepared. Eleven variables a row keep
 # the largest under 999, the smallest SQLITE_MAX_VARIABLE_NUMBER in use.
@@ -31,30 +24,6 @@ _INSERT = (
     " ON CONFLICT (id, source) DO NOTHING"
 )
 _PLACEHOLDERS = "(?,?,?,?,?,?,?,?,?,?,?)"
-
-
-def row_of(delivery: Delivery) -> Row:
-    """With nothing in it that SQLite could refuse: it shares a transaction with others."""
-    return (
-        storable(delivery.source),
-        storable(delivery.id),
-        storable(delivery.provider),
-        storable(delivery.prefix),
-        storable(delivery.type),
-        delivery.occurred_at,
-        delivery.received_at,
-        len(delivery.body),
-        _written(delivery.headers),
-        delivery.body,
-        storable(delivery.fault),
-    )
-
-
-def _written(headers: Mapping[str, str]) -> str:
-    try:
-        return orjson.dumps(headers).decode()
-    except TypeError:  # header bytes that are no text come as lone surrogates
-        return json.dumps(dict(headers))
 
 
 def append(db: sqlite3.Connection, rows: Sequence[Row]) -> frozenset[int]:

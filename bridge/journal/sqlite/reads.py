@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
 
 from bridge.journal import Census
+from bridge.journal.rows import entry_of, storable
 from bridge.model import Attempt, Entry, Outcome, Selection, State
 
 _ENTRY = (
@@ -35,37 +33,13 @@ _RECEIVED = (
 _EVER = -(1 << 63), (1 << 63) - 1
 
 
-def _entry(row: Sequence[Any]) -> Entry:
-    seq, source, provider, prefix, id_, type_, occurred_at, received_at, size, *rest = row
-    state, due, token, attempts, replays, generation, headers, body = rest
-    return Entry(
-        seq=seq,
-        source=source,
-        provider=provider,
-        prefix=prefix,
-        id=id_,
-        type=type_,
-        occurred_at=occurred_at,
-        received_at=received_at,
-        size=size,
-        headers=None if headers is None else json.loads(headers),
-        body=body,
-        state=State(state),
-        due=due,
-        token=token,
-        attempts=attempts,
-        replays=replays,
-        generation=generation,
-    )
-
-
 def due(db: sqlite3.Connection, *, limit: int, now: int, max_bytes: int) -> list[Entry]:
     """What may be claimed, the longest due first. At least one, else no more than so many bytes of bodies."""
     found = db.execute(_DUE, (now, limit))
     entries: list[Entry] = []
     size = 0
     for row in found:
-        entry = _entry(row)
+        entry = entry_of(row)
         size += entry.size
         if entries and size > max_bytes:
             break
@@ -93,7 +67,7 @@ def find(
     }
     terms = {term: value for term, value in asked.items() if value is not None}
     query = _FIND.format(" AND ".join(terms) or "true", "ASC" if oldest_first else "DESC")
-    return [_entry(row) for row in db.execute(query, (*terms.values(), limit))]
+    return [entry_of(row) for row in db.execute(query, (*terms.values(), limit))]
 
 
 def _received(db: sqlite3.Connection, selection: Selection) -> tuple[int | None, int | None]:
@@ -109,7 +83,7 @@ def _received(db: sqlite3.Connection, selection: Selection) -> tuple[int | None,
 def load(db: sqlite3.Connection, seq: int) -> Entry | None:
     """As `Journal.load`."""
     row = db.execute(_LOAD, (seq,)).fetchone()
-    return None if row is None else _entry(row)
+    return None if row is None else entry_of(row)
 
 
 def attempts(db: sqlite3.Connection, seq: int) -> list[Attempt]:
@@ -130,10 +104,3 @@ def census(db: sqlite3.Connection) -> Census:
         """
     ).fetchall()
     return Census(counts={State(state): n for state, n, _ in rows}, oldest_pending=rows[0][2])
-
-
-def storable(text: str) -> str:
-    """With lone surrogates and NUL escaped: a traceback may quote anything, and databases take neither."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

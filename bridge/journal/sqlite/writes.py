@@ -16,17 +16,15 @@ from uuid import uuid4
 
 import orjson
 
+from bridge.journal.rows import MOST_CLAIMED, due_of, storable
 from bridge.journal.sqlite.file import transaction
-from bridge.journal.sqlite.reads import due, storable
+from bridge.journal.sqlite.reads import due
 from bridge.model import Attempt, Entry, Settlement, State
-
-# Bytes of bodies a claim.
-_MOST_CLAIMED = 4 << 20
 
 
 def claim(db: sqlite3.Connection, *, limit: int, now: int, lease: int) -> list[Entry]:
     """As `Journal.claim`."""
-    while entries := due(db, limit=limit, now=now, max_bytes=_MOST_CLAIMED):
+    while entries := due(db, limit=limit, now=now, max_bytes=MOST_CLAIMED):
         token = uuid4().hex
         picked = _packed([[entry.seq, entry.attempts, entry.replays] for entry in entries])
         with transaction(db):
@@ -55,7 +53,7 @@ _TAKEN = """
 """
 
 
-def settle(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> int:
+def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], *, now: int) -> int:
     """As `Journal.settle`. Of two for one claim, the first."""
     asked = _packed([settlement.seq for settlement in settlements])
     with transaction(db):
@@ -64,7 +62,7 @@ def settle(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> int:
         for settlement in settlements:
             if held.get(settlement.seq) == settlement.token:
                 valid.setdefault(settlement.seq, settlement)
-        db.execute(_SETTLE, (_packed([[each.seq, each.state, each.due] for each in valid.values()]),))
+        db.execute(_SETTLE, (_packed([[each.seq, each.state, due_of(each, now)] for each in valid.values()]),))
         add_attempts(db, {seq: each.attempt for seq, each in valid.items() if each.attempt is not None})
         for state, n in Counter(each.state for each in valid.values()).items():
             count(db, State.PENDING, -n)
