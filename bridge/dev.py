@@ -48,7 +48,8 @@ JOURNAL = "sqlite:///bridge-dev.db"
 def on_this_machine(settings: Settings, environment: Mapping[str, str]) -> Settings:
     """On loopback and with a journal of its own, unless BRIDGE_HOST and BRIDGE_JOURNAL say otherwise."""
     host = settings.host if environment.get("BRIDGE_HOST") else "127.0.0.1"
-    return replace(settings, host=host, journal=settings.journal if environment.get("BRIDGE_JOURNAL") else JOURNAL)
+    named = environment.get("BRIDGE_JOURNAL") or environment.get("BRIDGE_JOURNAL_FILE")
+    return replace(settings, host=host, journal=settings.journal if named else JOURNAL)
 
 
 def journal_at_hand(settings: Settings) -> str:

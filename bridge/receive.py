@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +26,8 @@ from bridge.verify import Provider, verify
 
 # Whoever needs longer for a megabyte is no provider: all of them give up after 3 to 30 seconds themselves.
 READ_TIMEOUT = 10.0
+# Seconds between two looks whether deliveries can be stored again.
+_LOOK_AGAIN = 1.0
 # Seconds after which a provider is asked to come again. Their own backoff is longer.
 _RETRY_AFTER = "5"
 # Says nothing of why: to whoever probes, every wrong signature looks the same.
@@ -54,7 +57,9 @@ class Receiver:
         metrics: Metrics,
         clock: Callable[[], int],
         read_timeout: float = READ_TIMEOUT,
+        unable: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`unable` is called with the reason when deliveries can't be stored, and with an empty one when that is over."""
         self._routes = {source.name: _route(source, metrics) for source in sources}
         self._journal = journal
         self._metrics = metrics
@@ -63,7 +68,8 @@ class Receiver:
         self._rejections = log.Sparing("delivery.rejected")
         self._failures = log.Sparing("delivery.failed")
         self._recoveries = log.Sparing("journal.back")
-        self._failing = False
+        self._unable = unable
+        self._failing = asyncio.Event()
 
     def application(self) -> web.Application:
         """To be served with `auto_decompress=False`: what was signed is what was sent, and a bomb stays a bomb."""
@@ -81,6 +87,15 @@ class Receiver:
         ):
             app.router.add_route(method, path, handler, expect_handler=_expected)
         return app
+
+    async def watch(self) -> None:
+        """For ever: while deliveries can't be stored, look whether they can again. Nobody sends any where we are not ready."""
+        while True:
+            await self._failing.wait()
+            await asyncio.sleep(_LOOK_AGAIN)
+            with suppress(JournalUnavailable):
+                await self._journal.check()
+                self._recover()
 
     async def _exists(self, http: web.Request) -> web.Response:
         """Intercom asks before it saves the URL."""
@@ -114,9 +129,8 @@ class Receiver:
 
     async def _store(self, route: _Route, delivery: Delivery) -> None:
         new = await self._journal.append(delivery)
-        if self._failing:
-            self._failing = False
-            self._recoveries.info()
+        if self._failing.is_set():
+            self._recover()
         route.outcomes["accepted" if new else "duplicate"].inc()
         if new and delivery.fault:  # it is dead already: no forwarder will say so
             route.buried.inc()
@@ -151,10 +165,17 @@ class Receiver:
         return _to_a_stranger(status=rejected.status, headers=wait)
 
     def _unavailable(self, route: _Route, unavailable: JournalUnavailable) -> web.Response:
-        self._failing = True
+        if not self._failing.is_set():
+            self._failing.set()
+            self._unable(str(unavailable))
         route.outcomes["failed"].inc()
         self._failures.error(source=route.source.name, reason=str(unavailable))
         return web.Response(status=route.provider.unavailable_status, headers={"Retry-After": _RETRY_AFTER})
+
+    def _recover(self) -> None:
+        self._failing.clear()
+        self._recoveries.info()
+        self._unable("")
 
 
 _NOSNIFF = {"X-Content-Type-Options": "nosniff"}

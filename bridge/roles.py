@@ -49,20 +49,22 @@ async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public:
     _allow_many_connections()
     metrics = Metrics()
     metrics.announce_receiving(settings.sources)
-    store = journal.at(settings.journal)
-    application = Receiver(
+    store = journal.at(settings.journal, connections=settings.journal_connections)
+    receiving = Receiver(
         sources=[source.source(name) for name, source in settings.sources.items()],
         journal=store,
         metrics=metrics,
         clock=wall_clock,
-    ).application()
-    runner = public_runner(application)
+        unable=lambda reason: say({"unstored": reason}),
+    )
+    runner = public_runner(receiving.application())
     await runner.setup()
     await web.SockSite(runner, public, backlog=1024).start()
-    watching = asyncio.create_task(drop_the_silent(runner))
-    say({"ready": True})
+    watching = [asyncio.create_task(drop_the_silent(runner)), asyncio.create_task(receiving.watch())]
+    say({"ready": True, "unstored": ""})
     await stopped.wait()
-    watching.cancel()
+    for each in watching:
+        each.cancel()
     await runner.cleanup()
     await store.close()
 
@@ -105,7 +107,7 @@ async def forwarder(settings: Settings, modules: tuple[str, ...], say: Say, stop
     api_settings = settings.event_api
     metrics = Metrics()
     metrics.announce_forwarding(settings.sources, Verdict)
-    store = journal.at(settings.journal)
+    store = journal.at(settings.journal, connections=settings.journal_connections)
     company, alone = (Worker(WorkerSettings.of(settings, expected=modules)) for _ in range(2))
     api = EventApi(
         api_settings.key,

@@ -73,8 +73,9 @@ class Service:
         self._modules: tuple[str, ...] = ()
         self._children: list[Child] = []
         self._stopping = asyncio.Event()
-        self._held = {"held": "", "unable": ""}
-        """Why the forwarder forwards nothing: a configuration fault, transforms that can't be run. Empty: it does."""
+        self._said = {"held": "", "unable": "", "unstored": ""}
+        """What the children have to say. `held`, `unable`: why nothing is forwarded, a configuration fault or transforms that
+        can't be run. `unstored`: why the receiver can't store deliveries. Empty: it is as it should be."""
         self.ready = asyncio.Event()
         """Set once both children serve."""
 
@@ -96,7 +97,8 @@ class Service:
                 self._private = bound
         if settings.journal:
             try:
-                self._journal = await journal.open(settings.journal)
+                self._journal = await journal.open(settings.journal, connections=settings.journal_connections)
+                await self._journal.reserve()
                 await self._journal.check()
             except BridgeError as error:
                 faults.append(f"journal: {error}")
@@ -166,7 +168,7 @@ class Service:
         return Admin(
             journal=lambda: self._journal,
             unready=self._unready,
-            held=lambda: "; ".join(filter(None, self._held.values())),
+            held=lambda: "; ".join(filter(None, (self._said["held"], self._said["unable"]))),
             metrics_directory=self._metrics_directory,
             clock=wall_clock,
         )
@@ -177,6 +179,8 @@ class Service:
         for child in self._children:
             if not child.ready:
                 yield f"the {child.name} is not running"
+        if reason := self._said["unstored"]:
+            yield f"deliveries can't be stored: {reason}"
 
     def _child(self, name: str, *passed: socket.socket) -> Child:
         environment = os.environ | {
@@ -188,8 +192,8 @@ class Service:
         )
 
     def _heard(self, message: Mapping[str, Any]) -> None:
-        for of in self._held.keys() & message.keys():
-            self._held[of] = message[of]
+        for of in self._said.keys() & message.keys():
+            self._said[of] = message[of]
         if all(child.ready for child in self._children):
             self.ready.set()
 

@@ -124,7 +124,19 @@ class Settings:
 
     __pydantic_config__: ClassVar = STRICT
 
-    journal: Text = _setting("sqlite:///bridge.db", "Where deliveries are kept", env="BRIDGE_JOURNAL")
+    journal: Text = field(
+        default="sqlite:///bridge.db",
+        repr=False,  # there may be a password in it
+        metadata={
+            "help": "Where deliveries are kept: `sqlite:///path/file.db`, or `postgresql://...` for several bridges",
+            "env": "BRIDGE_JOURNAL",
+        },
+    )
+    journal_connections: Annotated[int, Interval(ge=1, le=100)] = _setting(
+        4,
+        "Connections to PostgreSQL that each process opens at most; a forwarder has one more",
+        env="BRIDGE_JOURNAL_CONNECTIONS",
+    )
     host: Text = _setting("0.0.0.0", "The public listener's address", env="BRIDGE_HOST")  # noqa: S104 - providers come from outside
     port: Port = _setting(8080, "The public listener's port", env="BRIDGE_PORT")
     admin_host: Text = _setting("127.0.0.1", "The private listener's address: health, metrics", env="BRIDGE_ADMIN_HOST")

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import postgres
 import pytest
 
 from bridge import journal as journals
@@ -26,7 +27,14 @@ async def sqlite(folder: Path) -> AsyncIterator[str]:
     yield f"sqlite:///{folder}/journal.db"
 
 
-JOURNALS: list[Place] = [sqlite]
+@asynccontextmanager
+async def postgresql(folder: Path) -> AsyncIterator[str]:
+    del folder
+    with postgres.schema() as url:
+        yield url
+
+
+JOURNALS: list[Place] = [sqlite, postgresql]
 
 
 @pytest.fixture(params=JOURNALS, ids=lambda place: place.__name__)

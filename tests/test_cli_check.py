@@ -138,13 +138,23 @@ def test_every_fault_is_told_once_and_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://user:password_NeverToBeShown@host/db", "sqlite://[", "sqlite:///tmp/", "bridge.db"]
+    "url",
+    [
+        "postgresql://user:password_NeverTo/BeShown@host/db",
+        "postgresql://user:password_NeverTo@BeShown@host/db",
+        "postgresql://host/db?password_NeverToBeShown=1",
+        "mysql://user:password_NeverToBeShown@host/db",
+        "sqlite://[",
+        "sqlite:///tmp/",
+        "bridge.db",
+    ],
 )
 async def test_a_journal_that_is_none_is_told_once_without_a_password(tmp_path: Path, url: str) -> None:
     async with standing_in() as api:
         ran = await check(tmp_path, BRIDGE_JOURNAL=url, INNGEST_DEV=api.url)
     assert (ran.status, marks(ran)["journal"]) == (2, "FAIL")
     assert [line.split(": ")[1] for line in ran.err.splitlines()] == ["BRIDGE_JOURNAL"]
+    assert "NeverTo" not in ran.err and "BeShown" not in ran.err
 
 
 def test_on_a_terminal_right_and_wrong_have_their_colours(tmp_path: Path) -> None:

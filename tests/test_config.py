@@ -18,6 +18,7 @@ ENOUGH = {"STRIPE_WEBHOOK_SECRET": "whsec_1", "INNGEST_EVENT_KEY": "key"}
 
 VARIABLES: dict[str, tuple[str, str, Callable[[Settings], object], object]] = {
     "BRIDGE_JOURNAL": ("journal = 'sqlite:///b.db'", "sqlite:///a.db", lambda s: s.journal, "sqlite:///a.db"),
+    "BRIDGE_JOURNAL_CONNECTIONS": ("journal_connections = 2", "7", lambda s: s.journal_connections, 7),
     "BRIDGE_HOST": ("host = '127.0.0.2'", "::1", lambda s: s.host, "::1"),
     "BRIDGE_PORT": ("port = 9000", "0", lambda s: s.port, 0),
     "BRIDGE_ADMIN_HOST": ("admin_host = '127.0.0.2'", "127.0.0.1", lambda s: s.admin_host, "127.0.0.1"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bridge import config, providers
 from bridge.errors import ConfigInvalid
+from bridge.journal import EXPECTED
 from bridge.settings import declared
 
 ENOUGH = {"STRIPE_WEBHOOK_SECRET": "whsec_1", "INNGEST_EVENT_KEY": "key"}
@@ -68,14 +69,11 @@ def faults(text: str | bytes = "", variables: Mapping[str, str] | None = None, *
         ("event_api.dev = 1", "event_api.dev: expected a text, in quotes"),
         ("event_api.env = 'prüfung'", "event_api.env: sent as a header, so it must be printable ASCII"),
         ("event_api.key = 'env:NOWHERE'", "event_api.key: NOWHERE is not set"),
-        ("journal = 'bridge.db'", "journal: no URL, expected sqlite:///path/to/file.db"),
-        ("journal = 'sqlite://['", "journal: no URL, expected sqlite:///path/to/file.db"),
+        ("journal = 'bridge.db'", f"journal: no URL, expected {EXPECTED}"),
+        ("journal = 'sqlite://['", f"journal: no URL, expected {EXPECTED}"),
         ("journal = 'sqlite:///%00'", "journal: there is a NUL in its path"),
         (f"journal = 'sqlite:///{'a' * 300}'", "journal: File name too long"),
-        (
-            "journal = 'sqlite:///tmp/'",
-            "journal: /tmp is a directory, expected sqlite:///path/to/file.db",
-        ),
+        ("journal = 'sqlite:///tmp/'", "journal: /tmp is a directory, expected sqlite:///path/to/file.db"),
         (
             "journal = 'sqlite://bridge.db'",
             "journal: expected sqlite:///path/to/file.db, with three slashes and the name of a file",
@@ -102,7 +100,7 @@ def test_a_fault_names_the_key_and_says_what_is_wrong(text: str, fault: str) -> 
     ("name", "value", "fault"),
     [
         ("BRIDGE_PORT", "http", "expected a whole number"),
-        ("BRIDGE_JOURNAL", "bridge.db", "no URL, expected sqlite:///path/to/file.db"),
+        ("BRIDGE_JOURNAL", "bridge.db", f"no URL, expected {EXPECTED}"),
         ("BRIDGE_TRANSFORMS", "nowhere", "nowhere: no such file or directory"),
         ("BRIDGE_HOST", "ü" * 80, "neither an address nor the name of a host"),
         ("BRIDGE_HOST", "\udcff", "not UTF-8"),

@@ -61,7 +61,7 @@ class Admin:
         except JournalUnavailable as unavailable:
             reasons.append(f"deliveries can't be stored: {unavailable}")
         if reasons:
-            return web.Response(status=503, text="\n".join(reasons) + "\n")
+            return web.Response(status=503, text="\n".join(dict.fromkeys(reasons)) + "\n")
         return web.Response(text="ready\n")
 
     async def _metrics(self, http: web.Request) -> web.Response:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import click
@@ -92,25 +89,12 @@ async def _check_transforms(settings: Settings) -> Found:
 async def _check_journal(settings: Settings) -> Found:
     if not settings.journal:
         return Found("journal", right=False, more="not looked at, see below")
-    with _one_to_try(settings.journal) as url:
-        store = journal.at(url)
-        try:
-            await store.check()
-        except BridgeError as error:
-            return Found("journal", right=False, more=settings.journal, faults=[f"journal: {error}"])
-        finally:
-            await store.close()
-    return Found("journal", right=True, more=settings.journal)
-
-
-@contextmanager
-def _one_to_try(url: str) -> Iterator[str]:
-    """The journal; where there is none yet, one beside its place that is gone afterwards."""
-    if journal.exists(url) or not os.access(folder := journal.path_of(url).parent, os.W_OK | os.X_OK):
-        yield url
-        return
-    with TemporaryDirectory(prefix=".bridge-check-", dir=folder) as beside:
-        yield f"sqlite:///{Path(beside).resolve()}/bridge.db"
+    shown = journal.shown(settings.journal)
+    try:
+        await journal.rehearse(settings.journal)
+    except BridgeError as error:
+        return Found("journal", right=False, more=shown, faults=[f"journal: {error}"])
+    return Found("journal", right=True, more=shown)
 
 
 async def _check_event_api(settings: Settings) -> Found:

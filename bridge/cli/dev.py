@@ -17,7 +17,7 @@ from rich.highlighter import JSONHighlighter
 from rich.markup import escape
 from rich.text import Text
 
-from bridge import config, log, webhooks
+from bridge import config, journal, log, webhooks
 from bridge import dev as development
 from bridge.cli.output import console, json_document, json_line
 from bridge.errors import ConfigInvalid
@@ -47,13 +47,13 @@ def dev(*, trying: bool) -> None:
     bridge send slack app_mention       in another terminal
     """
     log.configure("supervisor")
-    settings, faults = config.read(os.environ, serving=False)
-    config.forget_secrets(os.environ)
-    asyncio.run(_dev(settings, faults, trying=trying))
-
-
-async def _dev(configured: Settings, faults: list[str], *, trying: bool) -> None:
+    configured, faults = config.read(os.environ, serving=False)
     settings = development.on_this_machine(development.with_every_provider(configured), os.environ)
+    config.forget_secrets(os.environ)
+    asyncio.run(_dev(settings, configured, faults, trying=trying))
+
+
+async def _dev(settings: Settings, configured: Settings, faults: list[str], *, trying: bool) -> None:
     destination = development.Destination(settings, on_event=_show)
     service = Service(await destination.open())
     try:
@@ -147,7 +147,7 @@ def _welcome(service: Service, destination: development.Destination, configured:
         ("health", f"http://{private}/readyz"),
         ("metrics", f"http://{private}/metrics"),
         ("events", where),
-        ("journal", service.settings.journal),
+        ("journal", journal.shown(service.settings.journal)),
     ]
     console.print("\n[bold]The bridge is running.[/] Ctrl-C stops it.\n")
     width = max(len(name) for name, _ in rows)
@@ -158,7 +158,7 @@ def _welcome(service: Service, destination: development.Destination, configured:
     to = "" if port == Settings().port else f" --to {public}"
     looking = bridge
     if development.journal_at_hand(configured) != service.settings.journal:
-        looking = f"BRIDGE_JOURNAL={service.settings.journal} {bridge}"
+        looking = f"BRIDGE_JOURNAL={journal.shown(service.settings.journal)} {bridge}"
     console.print("\nNext, in another terminal:\n")
     for command, what in (
         (f"{bridge} send stripe invoice.paid{to}", "another signed webhook"),

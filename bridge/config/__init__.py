@@ -214,12 +214,11 @@ def _faults(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]
 
 def _journal_fault(url: str) -> str:
     try:
-        nul = "\0" in str(journal.path_of(url))
-        return "there is a NUL in its path" if nul else journal.fault_of(url)
+        return journal.fault_of(url)
     except OSError as error:
         return error.strerror or type(error).__name__
     except ValueError:
-        return "no URL, expected sqlite:///path/to/file.db"
+        return f"no URL, expected {journal.EXPECTED}"
 
 
 def _directory_fault(directory: str) -> str:

@@ -18,7 +18,7 @@ Raw = dict[str, Any]
 
 
 def resolve(raw: Raw, environment: Mapping[str, str], faults: list[str], *, absent: list[str]) -> None:
-    """Fill in every source's secrets and the event key, and add the sources that a provider's variable enables.
+    """Fill in every source's secrets, the event key and the journal, and add the sources that a provider's variable enables.
 
     `absent`: faults of secrets that are not here, which is a fault for those alone who need them.
     """
@@ -26,11 +26,13 @@ def resolve(raw: Raw, environment: Mapping[str, str], faults: list[str], *, abse
         _resolve_sources(sources, environment, faults, absent)
     if isinstance(api := raw.setdefault("event_api", {}), dict):
         _resolve_key(api, environment, faults, absent)
+    if "BRIDGE_JOURNAL_FILE" in environment:
+        _resolve_journal(raw, environment, faults)
 
 
 def variables(raw: Raw) -> set[str]:
-    """The names of all variables that hold a secret: the usual ones, and those the file names."""
-    usual = {"INNGEST_EVENT_KEY", *(provider.environment for provider in providers.load().values())}
+    """The names of all variables that may hold a secret: the usual ones, and those the file names."""
+    usual = {"INNGEST_EVENT_KEY", "BRIDGE_JOURNAL", *(provider.environment for provider in providers.load().values())}
     return usual | set(re.findall(r"""env:([^'"]+)""", str(raw)))
 
 
@@ -52,6 +54,16 @@ def _resolve_key(api: Raw, environment: Mapping[str, str], faults: list[str], ab
         if len(keys) > 1:
             faults.append("INNGEST_EVENT_KEY: several keys, expected one")
         api["key"] = keys[0] if keys else ""
+
+
+def _resolve_journal(raw: Raw, environment: Mapping[str, str], faults: list[str]) -> None:
+    """A URL may have a password in it. It is no list: several hosts are separated by commas."""
+    name = "BRIDGE_JOURNAL_FILE"
+    if environment.get("BRIDGE_JOURNAL"):
+        faults.append(f"BRIDGE_JOURNAL: set, and {name} too: set one of the two")
+    text = _text(Path(environment[name]), name, faults)
+    if text is not None:
+        raw["journal"] = text
 
 
 def _source_secrets(
@@ -102,16 +114,21 @@ def _variable(name: str, environment: Mapping[str, str], faults: list[str]) -> t
 
 
 def _read(path: Path, where: str, faults: list[str]) -> tuple[str, ...]:
+    text = _text(path, where, faults)
+    return () if text is None else _split(text, f"{where}: the file it names", faults)
+
+
+def _text(path: Path, where: str, faults: list[str]) -> str | None:
     """Its faults do not name the file: a secret may stand where its path belongs."""
     try:
-        return _split(path.read_bytes().decode(), f"{where}: the file it names", faults)
+        return path.read_bytes().decode()
     except OSError as error:
         faults.append(f"{where}: the file it names: {error.strerror}")
     except UnicodeDecodeError:
         faults.append(f"{where}: the file it names: not UTF-8")
     except ValueError:
         faults.append(f"{where}: names no file: there is a NUL in it")
-    return ()
+    return None
 
 
 def _split(value: str, where: str, faults: list[str]) -> tuple[str, ...]:

@@ -9,14 +9,19 @@ is for tests, which so need not wait.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from bridge.errors import ConfigInvalid
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement, State
+
+EXPECTED = "sqlite:///path/to/file.db or postgresql://user:password@host/database"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,30 +78,38 @@ class Journal(Protocol):
     async def wait(self, seconds: float) -> None:
         """Return when something new may be due, and at the latest after so long."""
 
+    async def reserve(self) -> None:
+        """For a service that starts to work on it, until it closes it: refused where another does, and only one may."""
+
     async def check(self) -> None:
         """Return if a delivery could be stored now: by storing something."""
 
     async def close(self) -> None: ...
 
 
-def at(url: str) -> Journal:
+def at(url: str, *, connections: int = 4) -> Journal:
     """The journal at a URL, whether it can be opened now or not: each call opens it where it must, or says why it can't.
 
-    For a running loop. Raises ConfigInvalid where the URL names none.
+    For a running loop. `connections`: at most so many to a PostgreSQL. Raises ConfigInvalid where the URL names none.
     """
-    if urlsplit(url).scheme == "sqlite":
-        from bridge.journal.sqlite import SqliteJournal  # noqa: PLC0415 - only the one in use is loaded
+    if fault := fault_of(url):
+        raise ConfigInvalid([f"journal: {fault}"])
+    # Only the one in use is loaded.
+    if _is_postgresql(url):
+        from bridge.journal.postgresql import PostgresqlJournal  # noqa: PLC0415 - as said
 
-        return SqliteJournal(path_of(url))
-    raise ConfigInvalid([f"journal: {fault_of(url)}"])
+        return PostgresqlJournal(url, connections=connections)
+    from bridge.journal.sqlite import SqliteJournal  # noqa: PLC0415 - as said
+
+    return SqliteJournal(path_of(url))
 
 
-async def open(url: str) -> Journal:  # noqa: A001 - journal.open(url), as gzip.open(path)
+async def open(url: str, *, connections: int = 4) -> Journal:  # noqa: A001 - journal.open(url), as gzip.open(path)
     """The journal at a URL, open, its schema brought up to date.
 
     Raises ConfigInvalid where the URL names none, JournalUnavailable where it can't be opened now.
     """
-    journal = at(url)
+    journal = at(url, connections=connections)
     try:
         await journal.census()
     except BaseException:
@@ -105,12 +118,46 @@ async def open(url: str) -> Journal:  # noqa: A001 - journal.open(url), as gzip.
     return journal
 
 
+async def rehearse(url: str) -> None:
+    """Return if a delivery could be stored there now. Where there is no journal yet, none is made.
+
+    Raises ConfigInvalid where the URL names none, JournalUnavailable where not.
+    """
+    if _is_postgresql(url):
+        from bridge.journal.postgresql import rehearse  # noqa: PLC0415 - only the one in use is loaded
+
+        await rehearse(url)
+        return
+    with _one_to_try(url) as tried:
+        store = at(tried)
+        try:
+            await store.check()
+        finally:
+            await store.close()
+
+
+@contextmanager
+def _one_to_try(url: str) -> Iterator[str]:
+    """The journal; where there is none yet, one beside its place that is gone afterwards."""
+    if exists(url) or not os.access(folder := path_of(url).parent, os.W_OK | os.X_OK):
+        yield url
+        return
+    with TemporaryDirectory(prefix=".bridge-check-", dir=folder) as beside:
+        yield f"sqlite:///{Path(beside).resolve()}/bridge.db"
+
+
 def fault_of(url: str) -> str:
-    """What is wrong with a journal's URL, without touching it; empty: nothing."""
+    """What is wrong with a journal's URL, without touching it; empty: nothing. Quotes nothing that may be a password."""
+    if _is_postgresql(url):
+        from bridge.journal.postgresql.url import fault_of  # noqa: PLC0415 - as above
+
+        return fault_of(url)
     parts = urlsplit(url)
     if parts.scheme != "sqlite":
         what = f"unknown scheme `{parts.scheme}`" if parts.scheme else "no URL"
-        return f"{what}, expected sqlite:///path/to/file.db"
+        return f"{what}, expected {EXPECTED}"
+    if "\0" in str(path_of(url)):
+        return "there is a NUL in its path"
     if not parts.netloc and path_of(url).is_dir():
         return f"{path_of(url)} is a directory, expected sqlite:///path/to/file.db"
     if parts.netloc or parts.path.endswith("/"):
@@ -118,9 +165,18 @@ def fault_of(url: str) -> str:
     return ""
 
 
+def shown(url: str) -> str:
+    """As it may be printed: without a password."""
+    if _is_postgresql(url):
+        from bridge.journal.postgresql.url import shown  # noqa: PLC0415 - as above
+
+        return shown(url)
+    return url
+
+
 def exists(url: str) -> bool:
     """Whether there is a journal at this URL already, as far as can be told without opening it."""
-    return urlsplit(url).scheme != "sqlite" or path_of(url).exists()
+    return _is_postgresql(url) or path_of(url).exists()
 
 
 def path_of(url: str) -> Path:
@@ -130,3 +186,8 @@ def path_of(url: str) -> Path:
     """
     path = unquote(urlsplit(url).path).removeprefix("/")
     return Path(path) if "/" not in path or path.startswith(("./", "../")) else Path("/", path)
+
+
+def _is_postgresql(url: str) -> bool:
+    """By the two names libpq knows."""
+    return url.startswith(("postgresql://", "postgres://"))

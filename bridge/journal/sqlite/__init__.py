@@ -23,6 +23,7 @@ from bridge.journal.rows import Row, check, row_of
 from bridge.journal.sqlite import appends, reads, writes
 from bridge.journal.sqlite.bell import Bell
 from bridge.journal.sqlite.file import SqliteFile
+from bridge.journal.sqlite.place import Reservation
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class SqliteJournal:
         self._thread = ThreadPoolExecutor(1, "journal")
         self._bell = Bell(self._path)
         self._commits = GroupCommit(self._write, committed=self._bell.ring)
+        self._reservation = Reservation(self._path)
         self._closed = False
 
     async def append(self, delivery: Delivery) -> bool:
@@ -88,6 +90,10 @@ class SqliteJournal:
         self._check_open()
         await self._bell.wait(seconds)
 
+    async def reserve(self) -> None:
+        self._check_open()
+        self._reservation.take()
+
     async def check(self) -> None:
         await self._on(self._durable, writes.probe)
 
@@ -101,6 +107,7 @@ class SqliteJournal:
         for file in (self._durable, self._quick):
             await asyncio.get_running_loop().run_in_executor(self._thread, file.close)
         self._thread.shutdown()
+        self._reservation.give_back()
 
     def _write(self, rows: Sequence[Row]) -> asyncio.Future[frozenset[int]]:
         return self._submit(lambda: self._durable.run(partial(appends.append, rows=rows)))

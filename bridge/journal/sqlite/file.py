@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 from bridge import log
 from bridge.errors import JournalUnavailable
+from bridge.journal.sqlite.place import check_local
 from bridge.journal.sqlite.schema import MIGRATIONS
 
 T = TypeVar("T")
@@ -106,6 +107,7 @@ class SqliteFile:
         if sqlite3.sqlite_version_info < _OLDEST:
             oldest = ".".join(map(str, _OLDEST))
             raise JournalUnavailable(f"SQLite {oldest} is needed, this Python has {sqlite3.sqlite_version}")
+        check_local(self._path)
         if _create(self._path) and self._opened:
             log.error("journal.created", file=str(self._path), reason="the one that was here was removed")
         before = _identity(self._files[0])

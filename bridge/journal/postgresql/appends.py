@@ -1,0 +1,53 @@
+"""How deliveries get into the PostgreSQL journal: a batch is one statement, whose columns travel as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import AsyncConnection
+
+from bridge.journal.postgresql.sql import COUNTED, NOW
+from bridge.journal.rows import Row
+
+# Those that go in are stored in the order of their ids: two batches that share some then wait for each other, one for the
+# other and never both. Of two alike in one batch the first is stored. `due`: never later than now, or what a machine
+# receives whose clock is ahead would have to wait for ours.
+_APPEND = f"""
+    WITH given AS MATERIALIZED (
+        SELECT nextval('bridge_seq') AS seq, * FROM unnest(
+            %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::integer[], %b::text[]
+        ) WITH ORDINALITY AS each (source, id, provider, prefix, type, occurred_at, received_at, size, fault, place)
+    ), stored AS (
+        INSERT INTO bridge_delivery (seq, source, id, provider, prefix, type, occurred_at, received_at, size)
+        SELECT seq, source, id, provider, prefix, type, occurred_at, received_at, size FROM given ORDER BY id, source, place
+        -- Named, so that no other conflict can ever pass for a duplicate.
+        ON CONFLICT (id, source) DO NOTHING
+        RETURNING seq
+    ), fresh AS MATERIALIZED (
+        SELECT seq, place, received_at, size, fault FROM given JOIN stored USING (seq)
+    ), contents AS (
+        INSERT INTO bridge_content (received_at, seq, headers, body)
+        SELECT received_at, seq, headers, body FROM fresh
+        JOIN unnest(%b::text[], %b::bytea[]) WITH ORDINALITY AS each (headers, body, place) USING (place)
+    ), entries AS (
+        INSERT INTO bridge_entry (seq, due, size, attempts, tries, state)
+        SELECT seq, CASE fault WHEN '' THEN least(received_at, {NOW}) END, size, (fault <> '')::integer,
+            (fault <> '')::integer, CASE fault WHEN '' THEN 'pending' ELSE 'dead' END
+        FROM fresh
+    ), attempts AS (
+        INSERT INTO bridge_attempt (seq, n, at, outcome, error, events)
+        SELECT seq, 1, received_at, 'unusable', fault, 0 FROM fresh WHERE fault <> ''
+    ), moved AS (
+        SELECT NULL AS before, CASE fault WHEN '' THEN 'pending' ELSE 'dead' END AS after FROM fresh
+    ), {COUNTED}
+    SELECT place - 1 FROM given LEFT JOIN stored USING (seq) WHERE stored.seq IS NULL
+"""  # noqa: S608 - our own text
+
+
+async def append(connection: AsyncConnection, rows: Sequence[Row]) -> frozenset[int]:
+    """The places in `rows` of those that are duplicates: of one there already, or of one before them in `rows`."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    *described, headers, bodies, faults = columns
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(_APPEND, (*described, faults, headers, bodies))
+    return frozenset(place for (place,) in await cursor.fetchall())

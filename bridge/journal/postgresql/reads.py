@@ -1,0 +1,92 @@
+"""What the PostgreSQL journal reads for people and gauges. Holds up nobody: a reader takes no lock that a writer wants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from psycopg import AsyncConnection
+
+from bridge.journal import Census
+from bridge.journal.rows import entry_of, storable
+from bridge.model import Attempt, Entry, Outcome, Selection, State
+
+ENTRY = (
+    "e.seq, d.source, d.provider, d.prefix, d.id, d.type, d.occurred_at, d.received_at, d.size,"
+    " e.state, e.due, coalesce(e.token::text, ''), e.attempts, e.replays, e.generation"
+)
+_FIND = f"""
+    SELECT {ENTRY}, NULL, NULL FROM bridge_entry AS e JOIN bridge_delivery AS d ON d.seq = e.seq
+    WHERE {{}} ORDER BY e.seq {{}} LIMIT %(limit)s
+"""  # noqa: S608 - our own text
+_LOAD = f"""
+    SELECT {ENTRY}, c.headers, c.body FROM bridge_entry AS e JOIN bridge_delivery AS d ON d.seq = e.seq
+    LEFT JOIN bridge_content AS c ON c.received_at = d.received_at AND c.seq = d.seq WHERE e.seq = %b
+"""  # noqa: S608 - our own text
+_RECEIVED = """
+    SELECT min(seq), max(seq) FROM bridge_delivery
+    WHERE received_at >= coalesce(%b::bigint, 0) AND received_at < coalesce(%b::bigint, 9223372036854775807)
+"""
+_ATTEMPTS = "SELECT at, outcome, error, events FROM bridge_attempt WHERE seq = %b ORDER BY n"
+_CENSUS = """
+    SELECT sum(pending)::bigint, sum(forwarded)::bigint, sum(skipped)::bigint, sum(dead)::bigint, (
+        SELECT received_at FROM bridge_delivery WHERE seq = (
+            SELECT min(seq) FROM bridge_entry WHERE state = 'pending' AND state <> 'forwarded'
+        )
+    ) FROM bridge_tally
+"""
+
+
+async def find(
+    connection: AsyncConnection, selection: Selection, *, limit: int, beyond: int | None, oldest_first: bool
+) -> list[Entry]:
+    """As `Journal.find`."""
+    asked: dict[str, object] = {
+        "d.id = %(id)s": selection.id and storable(selection.id),
+        "d.source = %(source)s": selection.source and storable(selection.source),
+        # In these words the index is known to answer that leaves the forwarded out.
+        "e.state = %(state)s" + ("" if selection.state is State.FORWARDED else " AND e.state <> 'forwarded'"): (
+            selection.state and str(selection.state)
+        ),
+        "d.type = %(type)s": selection.type and storable(selection.type),
+        "d.received_at >= %(since)s": selection.since,
+        "d.received_at < %(until)s": selection.until,
+        ("e.seq > %(beyond)s" if oldest_first else "e.seq < %(beyond)s"): beyond,
+        **await _received(connection, selection),
+    }
+    terms = {term: value for term, value in asked.items() if value is not None}
+    names = {term.partition("%(")[2].partition(")")[0]: value for term, value in terms.items()}
+    query = _FIND.format(" AND ".join(terms) or "true", "ASC" if oldest_first else "DESC")
+    # Not prepared: which way is best depends on what is asked for.
+    cursor = await connection.execute(query, {**names, "limit": limit}, prepare=False)
+    return [entry_of(row) for row in await cursor.fetchall()]
+
+
+async def _received(connection: AsyncConnection, selection: Selection) -> Mapping[str, int]:
+    """The first and the last seq that can have been received when it was asked for: what lies outside is not read."""
+    if selection.since is selection.until is None:
+        return {}
+    cursor = await connection.execute(_RECEIVED, (selection.since, selection.until))
+    row = await cursor.fetchone()
+    first, last = (0, 0) if row is None or row[0] is None else row
+    return {"e.seq >= %(first)s": first, "e.seq <= %(last)s": last}
+
+
+async def load(connection: AsyncConnection, seq: int) -> Entry | None:
+    """As `Journal.load`."""
+    cursor = connection.cursor(binary=True)
+    row = await (await cursor.execute(_LOAD, (seq,))).fetchone()
+    return None if row is None else entry_of(row)
+
+
+async def attempts(connection: AsyncConnection, seq: int) -> list[Attempt]:
+    """As `Journal.attempts`."""
+    rows = await (await connection.execute(_ATTEMPTS, (seq,))).fetchall()
+    return [Attempt(at=at, outcome=Outcome(outcome), error=error, events=events) for at, outcome, error, events in rows]
+
+
+async def census(connection: AsyncConnection) -> Census:
+    """As `Journal.census`: a few rows, and the first of an index."""
+    row = await (await connection.execute(_CENSUS)).fetchone()
+    *counts, oldest = row or (0, 0, 0, 0, None)
+    states = (State.PENDING, State.FORWARDED, State.SKIPPED, State.DEAD)
+    return Census(counts=dict(zip(states, counts, strict=True)), oldest_pending=oldest)

@@ -1,0 +1,34 @@
+"""Pieces that several statements of the PostgreSQL journal are made of."""
+
+from __future__ import annotations
+
+# The clock of all who share the journal, in ms. Not now(): a transaction may have waited since it began.
+NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+# `now` is an argument in tests.
+CLOCK = f"clock AS MATERIALIZED (SELECT coalesce(%(now)b::bigint, {NOW}) AS now)"
+
+# Keeps the tally, of the rows of `moved`: the state each entry had before, and the one it has after; NULL: none. At the
+# end of a statement: the slot is locked until it is committed, and whoever shares it waits.
+COUNTED = """
+    counted AS (
+        UPDATE bridge_tally AS t SET pending = t.pending + n.pending, forwarded = t.forwarded + n.forwarded,
+            skipped = t.skipped + n.skipped, dead = t.dead + n.dead
+        FROM (
+            SELECT
+                count(*) FILTER (WHERE after = 'pending') - count(*) FILTER (WHERE before = 'pending') AS pending,
+                count(*) FILTER (WHERE after = 'forwarded') - count(*) FILTER (WHERE before = 'forwarded') AS forwarded,
+                count(*) FILTER (WHERE after = 'skipped') - count(*) FILTER (WHERE before = 'skipped') AS skipped,
+                count(*) FILTER (WHERE after = 'dead') - count(*) FILTER (WHERE before = 'dead') AS dead
+            FROM moved
+        ) AS n
+        WHERE t.slot = mod(pg_backend_pid(), 32)
+    )
+"""
+
+# What may be lost with the last moments of a server that loses power: it is then forwarded again, with the same ids. In
+# the statement itself, so that no connection is left in that mode.
+QUICK = "set_config('synchronous_commit', 'off', true)"
+
+# A transaction that only tells: it is not synced.
+RING = "SELECT pg_notify('bridge', '')"
+LISTEN = "LISTEN bridge"
