@@ -13,8 +13,8 @@ from bridge.settings import RetentionSettings
 
 _DAY = 86_400_000
 # Rows a step: a few milliseconds of the journal's time, which the receiver shares.
-_STEP = 200
-_BETWEEN_STEPS = 0.05
+STEP = 200
+BETWEEN_STEPS = 0.05
 _BETWEEN_ROUNDS = 60.0
 
 
@@ -36,7 +36,7 @@ class Pruner:
             except JournalUnavailable as unavailable:
                 log.warning("prune.failed", reason=str(unavailable))
                 more = False
-            await asyncio.sleep(_BETWEEN_STEPS if more else _BETWEEN_ROUNDS)
+            await asyncio.sleep(BETWEEN_STEPS if more else _BETWEEN_ROUNDS)
 
     async def step(self) -> bool:
         """Whether there may be more to forget."""
@@ -44,6 +44,6 @@ class Pruner:
         touched = await self._journal.prune(
             bodies_before=now - self._retention.bodies * _DAY,
             ids_before=now - self._retention.ids * _DAY,
-            limit=_STEP,
+            limit=STEP,
         )
         return touched > 0

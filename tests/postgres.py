@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import ctypes
 import itertools
@@ -12,14 +13,21 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
+from processes import descendants
+from service import until
+
+from bridge import journal as journals
+from bridge.errors import JournalUnavailable
+from bridge.journal import Journal
+from bridge.model import Delivery, Selection
 
 # PostgreSQL will not run as root.
 _OTHER = "nobody" if os.geteuid() == 0 else None
@@ -39,9 +47,16 @@ class Cluster:
         self._like = like
         self._server: subprocess.Popen[bytes] | None = None
 
-    def url(self, **parameters: str) -> str:
+    def url(self, *, user: str = "postgres", **parameters: str) -> str:
+        """`user`: with a password behind a colon, where there is one."""
         asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres?{asked}"
+        return f"postgresql://{user}@127.0.0.1:{self.port}/postgres?{asked}"
+
+    def place(self, *, user: str = "postgres", options: str = "", **parameters: str) -> str:
+        """The URL of a schema of its own, which belongs to the user."""
+        name = f"place_{next(_NUMBERS)}"
+        self.run(f"CREATE SCHEMA {name} AUTHORIZATION {user.partition(':')[0]}")
+        return self.url(user=user, options=f"-csearch_path={name} {options}", **parameters)
 
     def start(self) -> None:
         """Return once it answers."""
@@ -68,7 +83,7 @@ class Cluster:
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """SIGINT: as in a restart of the service. SIGQUIT: without any care. SIGKILL: with those it started."""
-        if self._server is None or self._server.poll() is not None:
+        if self._server is None or not self.is_running:
             return
         if number == signal.SIGKILL:
             number = signal.SIGQUIT  # it has shared memory to give back, and children that would go on without it
@@ -83,9 +98,38 @@ class Cluster:
         """Make a standby take over."""
         self.run("SELECT pg_promote()")
 
+    def set_read_only(self, is_it: str) -> None:
+        """`on` or `off`, soon, for all who are connected and all who come."""
+        self.run(f"ALTER SYSTEM SET default_transaction_read_only = {is_it}")
+        self.run("SELECT pg_reload_conf()")
+
     def run(self, statement: str) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+    def ask(self, query: str, *given: str) -> int:
+        """The first field of its first row."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            [number, *_] = connection.execute(query.encode(), given).fetchone() or (0,)
+            return int(number)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It hangs: connections are accepted by the kernel, and nobody ever answers."""
+        assert self._server is not None
+        os.kill(self._server.pid, signal.SIGSTOP)  # first: nobody is born any more
+        stopped = [self._server.pid, *descendants(self._server.pid)]
+        try:
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    @property
+    def is_running(self) -> bool:
+        return self._server is not None and self._server.poll() is None
 
     @property
     def log(self) -> str:
@@ -129,6 +173,53 @@ def schema() -> Iterator[str]:
             # Who died in a test may still hold a lock.
             connection.execute("SET client_min_messages = error")
             connection.execute(f"DROP SCHEMA {name} CASCADE".encode())
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Nobody else reads or writes what a delivery is."""
+    with psycopg.connect(url) as connection, connection.transaction():
+        connection.execute("LOCK TABLE bridge_delivery IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@asynccontextmanager
+async def opened(url: str, *, connections: int = 4) -> AsyncIterator[Journal]:
+    """Not connected yet."""
+    journal = journals.at(url, connections=connections)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+async def ids(journal: Journal) -> list[str]:
+    """In the order in which they came."""
+    return [entry.id for entry in await journal.find(Selection(), limit=10_000, oldest_first=True)]
+
+
+async def every_connection(journal: Journal) -> None:
+    """Open them all, and the one of who claims."""
+    await journal.census()
+    await asyncio.gather(*(journal.find(Selection(), limit=1) for _ in range(4)), journal.claim(1, lease=1))
+
+
+async def why_not(call: Awaitable[object]) -> str:
+    """Why a journal refuses it; empty: it does not."""
+    try:
+        await call
+    except JournalUnavailable as unavailable:
+        return str(unavailable)
+    return ""
+
+
+async def until_appended(journal: Journal, delivery: Delivery) -> None:
+    """It goes on by itself, and soon: the longest pause between two tries to connect is three seconds."""
+
+    async def appended() -> bool:
+        return not await why_not(journal.append(delivery))
+
+    await until(appended, patience=5)
 
 
 def free_port() -> int:

@@ -21,9 +21,10 @@ import orjson
 from processes import children, command_line, environment, kill
 from receiving import samples
 
+from bridge import journal as journals
 from bridge import providers
 from bridge.clock import wall_clock
-from bridge.journal.sqlite import SqliteJournal
+from bridge.journal import Journal
 from bridge.model import Attempt, Entry, Selection
 
 SECRETS = {
@@ -192,8 +193,8 @@ class Service:
         return next((pid for pid in children(self.pid) if name in command_line(pid)), 0)
 
     @asynccontextmanager
-    async def journal(self) -> AsyncIterator[SqliteJournal]:
-        store = SqliteJournal(self.folder / "bridge.db")
+    async def journal(self) -> AsyncIterator[Journal]:
+        store = journals.at(self.environment["BRIDGE_JOURNAL"], connections=1)
         yield store
         await store.close()
 
@@ -275,10 +276,10 @@ def elapsed() -> Callable[[], float]:
 
 
 @asynccontextmanager
-async def load(to: Service, *, connections: int = 4) -> AsyncIterator[set[str]]:
+async def load(to: Service, *, connections: int = 4, first: int = 0) -> AsyncIterator[set[str]]:
     """Deliveries without end, each with an id of its own: the ids of those that were answered 200."""
     acknowledged: set[str] = set()
-    numbers = itertools.count()
+    numbers = itertools.count(first)
 
     async def send() -> None:
         while True:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from postgres import free_port
 from processes import kill
 from service import Service, load, service, until
 
@@ -85,13 +85,6 @@ async def strike(running: Service, victim: str) -> None:
         return
     await until(lambda: running.child(victim))
     kill(running.child(victim))
-
-
-def free_port() -> int:
-    """The same for every start: who sends knows no other."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        port: int = bound.getsockname()[1]
-        return port
 
 
 async def test_nothing_acknowledged_is_lost_whoever_is_killed(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "list": "entries:list_",
     "show": "entries:show",
     "replay": "entries:replay",
+    "journal": "journal:journal_",
 }
 
 # What a traceback is laid out with.

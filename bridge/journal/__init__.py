@@ -32,6 +32,14 @@ class Census:
     oldest_pending: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """An entry, with its body where that was not purged, and its attempts, oldest first."""
+
+    entry: Entry
+    attempts: Sequence[Attempt] = ()
+
+
 class Journal(Protocol):
     """Every method raises JournalUnavailable when the journal can't be read or written now, and has then done nothing."""
 
@@ -39,6 +47,12 @@ class Journal(Protocol):
         """Store it, pending, or dead where it has a fault. Durable when this returns.
 
         False: (source, id) is there already, the provider's retry; nothing was changed.
+        """
+
+    async def adopt(self, histories: Sequence[History]) -> int:
+        """Store entries of another journal as they were there, but for their seq and their claims. Durable when this returns.
+
+        How many: not those whose (source, id) is there already, nothing changes for them.
         """
 
     async def claim(self, limit: int, *, lease: int, now: int | None = None) -> Sequence[Entry]:

@@ -28,7 +28,7 @@ def row_of(delivery: Delivery) -> Row:
         delivery.occurred_at,
         delivery.received_at,
         len(delivery.body),
-        _written(delivery.headers),
+        headers_written(delivery.headers),
         delivery.body,
         storable(delivery.fault),
     )
@@ -83,7 +83,12 @@ def due_of(settlement: Settlement, now: int) -> int | None:
     return None if settlement.wait is None else now + settlement.wait
 
 
-def _written(headers: Mapping[str, str]) -> str:
+def adopted_due(entry: Entry) -> int | None:
+    """When it may be claimed here: one that was claimed where it comes from, at once."""
+    return entry.received_at if entry.token else entry.due
+
+
+def headers_written(headers: Mapping[str, str]) -> str:
     try:
         return orjson.dumps(headers).decode()
     except TypeError:  # header bytes that are no text come as lone surrogates

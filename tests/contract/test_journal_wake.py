@@ -10,8 +10,8 @@ from typing import TypeAlias
 import pytest
 
 from bridge.errors import JournalUnavailable
-from bridge.journal import Journal
-from bridge.model import Attempt, Delivery, Outcome, Selection, Settlement, State
+from bridge.journal import History, Journal
+from bridge.model import Attempt, Delivery, Entry, Outcome, Selection, Settlement, State
 
 Make: TypeAlias = Callable[..., Delivery]
 Open: TypeAlias = Callable[[], Awaitable[Journal]]
@@ -145,6 +145,7 @@ async def test_a_closed_journal_says_so(journal: Journal, delivery: Delivery) ->
     entry = Settlement(seq=1, token="t", state=State.PENDING, wait=0)
     for call in (
         journal.append(delivery),
+        journal.adopt([History(entry=Entry.of(delivery))]),
         journal.claim(1, now=T0, lease=1),
         journal.settle([entry]),
         journal.recover(),
@@ -155,6 +156,7 @@ async def test_a_closed_journal_says_so(journal: Journal, delivery: Delivery) ->
         journal.census(),
         journal.prune(bodies_before=T0, ids_before=T0, limit=1),
         journal.wait(FOR_EVER),
+        journal.reserve(),
         journal.check(),
     ):
         with pytest.raises(JournalUnavailable, match="closed"):

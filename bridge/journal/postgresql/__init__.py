@@ -15,10 +15,9 @@ from functools import partial
 from psycopg import AsyncConnection
 
 from bridge.errors import JournalUnavailable
-from bridge.journal import Census
+from bridge.journal import Census, History
 from bridge.journal.group_commit import GroupCommit
-from bridge.journal.postgresql import reads, writes
-from bridge.journal.postgresql.appends import append
+from bridge.journal.postgresql import appends, reads, writes
 from bridge.journal.postgresql.presence import Presence
 from bridge.journal.postgresql.schema import migrate, schema_number
 from bridge.journal.postgresql.server import Job, Server, T
@@ -49,6 +48,12 @@ class PostgresqlJournal:
     async def append(self, delivery: Delivery) -> bool:
         self._check_open()
         return await self._commits.append(row_of(delivery), size=len(delivery.body))
+
+    async def adopt(self, histories: Sequence[History]) -> int:
+        adopted = await self._on(partial(appends.adopt, histories=histories)) if histories else 0
+        if adopted:
+            self._ring()
+        return adopted
 
     async def claim(self, limit: int, *, lease: int, now: int | None = None) -> Sequence[Entry]:
         self._check_open()
@@ -115,7 +120,7 @@ class PostgresqlJournal:
         await self._server.close()
 
     def _write(self, rows: Sequence[Row]) -> asyncio.Future[frozenset[int]]:
-        return asyncio.ensure_future(self._server.run(partial(append, rows=rows), within=_WITHIN))
+        return asyncio.ensure_future(self._server.run(partial(appends.append, rows=rows), within=_WITHIN))
 
     async def _on(self, job: Job[T]) -> T:
         self._check_open()
@@ -131,7 +136,7 @@ class PostgresqlJournal:
         while self._unheard:
             self._unheard = False
             with suppress(JournalUnavailable):  # then they look by themselves
-                await self._server.run(writes.ring)
+                await self._server.run(writes.ring, within=_WITHIN)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_BETWEEN_RINGS):
                     await self._closing.wait()

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from psycopg import AsyncConnection
 
+from bridge.journal import History
 from bridge.journal.postgresql.sql import COUNTED, NOW
-from bridge.journal.rows import Row
+from bridge.journal.rows import Row, adopted_due, headers_written, storable
+from bridge.model import Entry
 
 # Those that go in are stored in the order of their ids: two batches that share some then wait for each other, one for the
 # other and never both. Of two alike in one batch the first is stored. `due`: never later than now, or what a machine
@@ -51,3 +53,72 @@ async def append(connection: AsyncConnection, rows: Sequence[Row]) -> frozenset[
     cursor = connection.cursor(binary=True)
     await cursor.execute(_APPEND, (*described, faults, headers, bodies))
     return frozenset(place for (place,) in await cursor.fetchall())
+
+
+_ADOPT = f"""
+    WITH given AS MATERIALIZED (
+        SELECT nextval('bridge_seq') AS seq, * FROM unnest(
+            %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::integer[],
+            %b::text[], %b::bytea[], %b::text[], %b::bigint[], %b::integer[], %b::integer[], %b::integer[]
+        ) WITH ORDINALITY AS each (
+            source, id, provider, prefix, type, occurred_at, received_at, size,
+            headers, body, state, due, attempts, replays, generation, place
+        )
+    ), stored AS (
+        INSERT INTO bridge_delivery (seq, source, id, provider, prefix, type, occurred_at, received_at, size)
+        SELECT seq, source, id, provider, prefix, type, occurred_at, received_at, size FROM given ORDER BY id, source, place
+        ON CONFLICT (id, source) DO NOTHING
+        RETURNING seq
+    ), fresh AS MATERIALIZED (
+        SELECT given.* FROM given JOIN stored USING (seq)
+    ), tried AS MATERIALIZED (
+        SELECT seq, row_number() OVER (PARTITION BY seq ORDER BY number) AS n, at, outcome, error, events
+        FROM fresh JOIN unnest(%b::bigint[], %b::bigint[], %b::text[], %b::text[], %b::integer[])
+            WITH ORDINALITY AS each (place, at, outcome, error, events, number) USING (place)
+    ), contents AS (
+        INSERT INTO bridge_content (received_at, seq, headers, body)
+        SELECT received_at, seq, headers, body FROM fresh WHERE body IS NOT NULL
+    ), entries AS (
+        INSERT INTO bridge_entry (seq, due, size, attempts, tries, replays, generation, state)
+        SELECT seq, due, size, attempts, (SELECT count(*) FROM tried WHERE tried.seq = fresh.seq), replays, generation, state
+        FROM fresh
+    ), attempts AS (
+        INSERT INTO bridge_attempt (seq, n, at, outcome, error, events) SELECT seq, n, at, outcome, error, events FROM tried
+    ), moved AS (
+        SELECT NULL AS before, state AS after FROM fresh
+    ), {COUNTED}
+    SELECT count(*) FROM stored
+"""  # noqa: S608 - our own text
+
+
+async def adopt(connection: AsyncConnection, histories: Sequence[History]) -> int:
+    """As `Journal.adopt`."""
+    entries = [_adopted(each.entry) for each in histories]
+    tried = [
+        (place, attempt.at, str(attempt.outcome), storable(attempt.error), attempt.events)
+        for place, each in enumerate(histories, 1)
+        for attempt in each.attempts
+    ]
+    columns = [list(column) for column in zip(*entries, strict=True)]
+    attempts = [[row[column] for row in tried] for column in range(5)]
+    cursor = await connection.cursor(binary=True).execute(_ADOPT, (*columns, *attempts))
+    [(adopted,)] = await cursor.fetchall()
+    return int(adopted)
+
+
+def _adopted(entry: Entry) -> tuple[object, ...]:
+    """In the order of the columns of `given`."""
+    described = (entry.source, entry.id, entry.provider, entry.prefix, entry.type)
+    return (
+        *map(storable, described),
+        entry.occurred_at,
+        entry.received_at,
+        entry.size,
+        None if entry.headers is None else headers_written(entry.headers),
+        entry.body,
+        str(entry.state),
+        adopted_due(entry),
+        entry.attempts,
+        entry.replays,
+        entry.generation,
+    )

@@ -19,6 +19,8 @@ from bridge.journal.postgresql.sql import LISTEN
 # Shared: after a lost connection the server may believe in our last session for a while.
 _LIVE = "SELECT pg_advisory_lock_shared(%s)"
 _LEAVE = "SELECT pg_advisory_unlock_all()"
+# Seconds for a server to hear that we go; it notices anyway.
+_PATIENCE = 1.0
 
 
 class Presence:
@@ -29,25 +31,28 @@ class Presence:
         """Who claims: the number of the lock that says that we live."""
         self._server = server
         self._connection: AsyncConnection | None = None
+        self._descriptor = -1
+        self._closed = False
         self._entering = asyncio.Lock()
         self._heard = asyncio.Event()
 
     async def enter(self) -> None:
         """Return when the session is there. Raises JournalUnavailable."""
         async with self._entering:
-            if self._connection is not None:
+            if self._connection is not None or self._closed:
                 return
-            connection = await self._server.connect()
+            connection = await self._server.dedicated()
             try:
                 await connection.execute(_LIVE, (self.holder,))
                 await connection.execute(LISTEN)
             except psycopg.Error as error:
+                await connection.close()
                 raise self._server.unavailable(error) from error
-            finally:
-                if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
-                    await connection.close()
-            asyncio.get_running_loop().add_reader(connection.fileno(), self._hear, connection)
-            self._connection = connection
+            except BaseException:
+                await connection.close()
+                raise
+            self._connection, self._descriptor = connection, connection.fileno()
+            asyncio.get_running_loop().add_reader(self._descriptor, self._hear, connection)
             self._heard.set()  # what came before was not heard
 
     async def wait(self, seconds: float) -> None:
@@ -61,13 +66,16 @@ class Presence:
 
     async def close(self) -> None:
         """Never raises. Whoever waits, waits no longer; what we hold is nobody's, and the server knows before we go."""
+        self._closed = True
         async with self._entering:
             connection = self._connection
             self._leave()
             if connection is not None:
-                with suppress(psycopg.Error):
-                    await connection.execute(_LEAVE)
-                await connection.close()
+                leaving = asyncio.ensure_future(connection.execute(_LEAVE))
+                await asyncio.wait({leaving}, timeout=_PATIENCE)
+                connection.pgconn.finish()
+                leaving.cancel()
+                await asyncio.gather(leaving, return_exceptions=True)
 
     def _hear(self, connection: AsyncConnection) -> None:
         self._heard.set()
@@ -82,6 +90,6 @@ class Presence:
     def _leave(self) -> None:
         """Who waits looks by himself, and enters again."""
         if self._connection is not None:
-            asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            asyncio.get_running_loop().remove_reader(self._descriptor)  # a lost connection does not tell it any more
             self._connection = None
         self._heard.set()

@@ -14,8 +14,6 @@ from psycopg import AsyncConnection
 
 from bridge.errors import JournalUnavailable
 
-# Transactions that count end with one row of these, so that few of them wait for each other.
-SLOTS = 32
 # Of the advisory lock: any number that others in the same database are not likely to take.
 _LOCK = 0x6272_6964_6765
 
@@ -137,8 +135,11 @@ async def migrate(connection: AsyncConnection, migrations: Sequence[Step] = MIGR
 
 async def schema_number(connection: AsyncConnection) -> int:
     """Of the newest step that was taken; 0 where there is no journal."""
-    cursor = await connection.execute("SELECT to_regclass('bridge_schema') IS NOT NULL")
-    if await cursor.fetchone() != (True,):
+    # From the catalogue itself: what to_regclass() has once not found, it does not find again in the same transaction.
+    cursor = await connection.execute(
+        "SELECT FROM pg_class WHERE relname = 'bridge_schema' AND pg_table_is_visible(oid)"
+    )
+    if not cursor.rowcount:
         return 0
     cursor = await connection.execute("SELECT coalesce(max(number), 0) FROM bridge_schema")
     [(number,)] = await cursor.fetchall()

@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 from bridge import log
 from bridge.errors import JournalUnavailable
 from bridge.journal.postgresql.schema import migrate
+from bridge.journal.postgresql.sql import SESSION
 from bridge.journal.postgresql.url import parameters, shown
 
 T = TypeVar("T")
@@ -44,6 +45,10 @@ _WORDS: dict[type[psycopg.Error], str] = {
 }
 # Nothing was done, and the connection is of no more use: it is gone, or it leads to a server that only reads.
 _LOST = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, errors.ReadOnlySqlTransaction)
+# What stands before the reason, in libpq's words and psycopg's.
+_REASON = re.compile(
+    r" failed: |connection is bad: |failed to resolve host .*?: |: (?=connection timeout expired)|^(?=connection timeout)"
+)
 _CLASHED = (errors.DeadlockDetected, errors.SerializationFailure)
 
 
@@ -51,13 +56,17 @@ class Server:
     """At most `most` connections at a time: who comes then waits."""
 
     def __init__(self, url: str, *, most: int, migrated: bool = False, dice: Callable[[], float] = random) -> None:
+        """`migrated`: leave the schema as it is. Raises ValueError on what is no URL."""
         self.name = shown(url)
         self._conninfo = make_conninfo("", **parameters(url))
         self._dice = dice
+        self._most = most
         self._room = asyncio.Semaphore(most)
         self._idle: list[AsyncConnection] = []
-        self._busy = 0
+        self._busy: set[AsyncConnection] = set()
         self._freed = asyncio.Event()
+        self._connecting = asyncio.Lock()
+        self._opening: asyncio.Task[AsyncConnection] | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._migrated = migrated
         self._pause = _FIRST
@@ -65,46 +74,60 @@ class Server:
         self._why = ""
 
     async def run(self, job: Job[T], *, within: float | None = None) -> T:
-        """What the job returns, on a connection in autocommit. `within`: seconds.
+        """What the job returns, on a connection in autocommit. `within`: seconds, waiting for a connection included.
 
         It goes on when its caller is cancelled: a connection in the middle of something is of no use to the next.
         """
-        task = asyncio.ensure_future(self._run(job, within))
+        task = asyncio.ensure_future(self._run(job))
         self._note(task)
-        return await asyncio.shield(task)
+        await asyncio.wait({task}, timeout=within)
+        if task.done():
+            return task.result()
+        task.cancel()  # asks the server to stop, and waits for it: the connection is not used again before
+        raise self._unavailable(f"does not answer within {within:g} s")
 
-    async def connect(self) -> AsyncConnection:
-        """A connection for the caller alone, who closes it. The schema is up to date."""
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._not_before:
-            raise JournalUnavailable(self._why)
-        opening = loop.create_task(self._open())
-        self._note(opening)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await asyncio.shield(opening)
-        except TimeoutError:
-            raise self._postponed("does not answer") from None
-        finally:
-            if not opening.done():  # it goes on, for the next one
-                opening.add_done_callback(self._opened_late)
+    async def dedicated(self) -> AsyncConnection:
+        """A connection for the caller alone, who closes it: beyond `most`, or one of those where the server grants no more."""
+        connection, _ = await self._take(beyond=True)
+        self._busy.discard(connection)
+        return connection
+
+    async def _connect(self) -> AsyncConnection:
+        """A new connection; the schema is up to date. One is opened at a time."""
+        async with self._connecting:
+            if self._opening is None:
+                if asyncio.get_running_loop().time() < self._not_before:
+                    raise JournalUnavailable(self._why)
+                self._opening = asyncio.ensure_future(self._open())
+                self._note(self._opening)
+            await asyncio.wait({self._opening}, timeout=_PATIENCE)
+            if not self._opening.done():  # it goes on, for the next one
+                raise self._unavailable("does not answer")
+            opened, self._opening = self._opening, None
+            return opened.result()
 
     async def close(self) -> None:
         """Never raises. What is running is waited for, but not for long."""
         if self._running:
             await asyncio.wait(self._running, timeout=_PATIENCE)
+        for connection in self._busy:
+            connection.pgconn.finish()
         for task in self._running:
             task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=_PATIENCE)
+        if self._opening is not None and not self._opening.cancelled() and self._opening.exception() is None:
+            self._opening.result().pgconn.finish()
         while self._idle:
             await self._idle.pop().close()
 
-    async def _run(self, job: Job[T], within: float | None) -> T:
+    async def _run(self, job: Job[T]) -> T:
         clashes = 0
         async with self._room:
             while True:
                 connection, is_old = await self._take()
                 try:
-                    return await self._do(job, connection, within)
+                    return await job(connection)
                 except psycopg.Error as error:
                     lost = connection.closed or isinstance(error, _LOST)
                     if lost:
@@ -113,52 +136,58 @@ class Server:
                     # Old: the server was restarted while it was not needed.
                     if (lost and is_old) or 0 < clashes < _CLASHES:
                         continue
-                    if isinstance(error, errors.UndefinedTable):
+                    if isinstance(
+                        error, errors.UndefinedTable
+                    ):  # somebody dropped them: the next connection makes them
                         self._migrated = False
+                        for each in (connection, *self._idle):
+                            await each.close()
+                        self._idle.clear()
                     raise self.unavailable(error) from error
                 finally:
                     self._give_back(connection)
 
-    async def _take(self) -> tuple[AsyncConnection, bool]:
-        """A connection, and whether it was there already."""
-        while not self._idle:
+    async def _take(self, *, beyond: bool = False) -> tuple[AsyncConnection, bool]:
+        """A connection, and whether it was there already. `beyond`: rather a new one."""
+        while beyond or not self._idle:
+            beyond = False
             try:
-                connection = await self.connect()
+                connection = await self._connect()
             except JournalUnavailable:
-                if not self._busy:
+                if not self._busy and not self._idle:
                     raise
                 # The server grants no more than we have: one of those will do.
-                self._freed.clear()
-                await self._freed.wait()
+                while self._busy and not self._idle:
+                    self._freed.clear()
+                    await self._freed.wait()
                 continue
-            self._busy += 1
+            self._busy.add(connection)
             return connection, False
-        self._busy += 1
-        return self._idle.pop(), True
+        connection = self._idle.pop()
+        self._busy.add(connection)
+        return connection, True
 
     def _give_back(self, connection: AsyncConnection) -> None:
-        self._busy -= 1
+        self._busy.discard(connection)
         self._freed.set()
-        if not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE:
-            self._idle.append(connection)
+        self._keep(connection)
 
-    async def _do(self, job: Job[T], connection: AsyncConnection, within: float | None) -> T:
-        task = asyncio.ensure_future(job(connection))
-        done, _ = await asyncio.wait({task}, timeout=within)
-        if done:
-            return task.result()
-        # Asks the server to stop, and may itself have to wait for one that is gone: nobody waits for that here.
-        task.cancel()
-        ending = asyncio.ensure_future(_end(connection, after=task))
-        self._note(ending)
-        raise self._unavailable(f"does not answer within {within:g} s")
+    def _keep(self, connection: AsyncConnection) -> None:
+        is_idle = not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE
+        if is_idle and len(self._idle) + len(self._busy) < self._most:
+            self._idle.append(connection)
+        else:
+            connection.pgconn.finish()
 
     async def _open(self) -> AsyncConnection:
         try:
             connection = await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=0)
         except psycopg.Error as error:
             raise self._postponed(_why_not(error)) from error
+        except UnicodeError:  # the name of a host that can't be asked for
+            raise self._postponed("no such host") from None
         try:
+            await connection.execute(SESSION)
             if not self._migrated:
                 if await migrate(connection):
                     log.info("journal.created", server=self.name)
@@ -166,15 +195,14 @@ class Server:
         except psycopg.Error as error:
             await connection.close()
             raise self._postponed(_cause(error)) from error
-        except BaseException:
+        except JournalUnavailable as unavailable:
             await connection.close()
+            raise self._postponed(str(unavailable)) from unavailable
+        except BaseException:
+            connection.pgconn.finish()
             raise
         self._pause, self._not_before = _FIRST, 0.0
         return connection
-
-    def _opened_late(self, opening: asyncio.Task[AsyncConnection]) -> None:
-        if not opening.cancelled() and opening.exception() is None:
-            self._idle.append(opening.result())
 
     def _postponed(self, why: str) -> JournalUnavailable:
         """Until then, nobody tries to connect."""
@@ -185,6 +213,7 @@ class Server:
         return unavailable
 
     def unavailable(self, error: psycopg.Error) -> JournalUnavailable:
+        """The same, in our words."""
         return self._unavailable(_cause(error))
 
     def _unavailable(self, why: str) -> JournalUnavailable:
@@ -193,21 +222,22 @@ class Server:
     def _note(self, task: asyncio.Task[Any]) -> None:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        task.add_done_callback(
-            lambda done: done.cancelled() or done.exception()
-        )  # heard, also where nobody waits for it
+        task.add_done_callback(_hear)
 
 
-async def _end(connection: AsyncConnection, *, after: asyncio.Task[Any]) -> None:
-    await asyncio.wait({after})
-    await connection.close()
+def _hear(task: asyncio.Task[Any]) -> None:
+    """What came of it is known, also where nobody waits for it any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _why_not(error: psycopg.Error) -> str:
     """Why there is no connection: what libpq says of each server, less where it is, which stands in front."""
-    said = [line for line in str(error).splitlines() if "failed" in line or "bad" in line or "timeout" in line]
-    reasons = [re.split(r" failed: |connection is bad: ", line)[-1].removeprefix("FATAL:").strip() for line in said]
-    return "; ".join(dict.fromkeys(filter(None, reasons))) or "can't be connected to"
+    # Of several hosts: all of them in lines of their own, behind the last one's.
+    first, _, each = str(error).partition("\nMultiple connection attempts failed")
+    said = [line for line in (each or first).splitlines() if _REASON.search(line)]
+    reasons = [_REASON.split(line)[-1].removeprefix("FATAL:").strip() for line in said]
+    return "; ".join(dict.fromkeys(reasons)) or "can't be connected to"
 
 
 def _cause(error: psycopg.Error) -> str:

@@ -7,9 +7,12 @@ NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 # `now` is an argument in tests.
 CLOCK = f"clock AS MATERIALIZED (SELECT coalesce(%(now)b::bigint, {NOW}) AS now)"
 
+# Rows of the tally: each session has one to count in, so that few wait for each other. As many as the schema has made.
+SLOTS = 32
+SLOT = f"mod(pg_backend_pid(), {SLOTS})"
 # Keeps the tally, of the rows of `moved`: the state each entry had before, and the one it has after; NULL: none. At the
 # end of a statement: the slot is locked until it is committed, and whoever shares it waits.
-COUNTED = """
+COUNTED = f"""
     counted AS (
         UPDATE bridge_tally AS t SET pending = t.pending + n.pending, forwarded = t.forwarded + n.forwarded,
             skipped = t.skipped + n.skipped, dead = t.dead + n.dead
@@ -21,13 +24,20 @@ COUNTED = """
                 count(*) FILTER (WHERE after = 'dead') - count(*) FILTER (WHERE before = 'dead') AS dead
             FROM moved
         ) AS n
-        WHERE t.slot = mod(pg_backend_pid(), 32)
+        WHERE t.slot = {SLOT}
     )
-"""
+"""  # noqa: S608 - our own text
 
 # What may be lost with the last moments of a server that loses power: it is then forwarded again, with the same ids. In
 # the statement itself, so that no connection is left in that mode.
 QUICK = "set_config('synchronous_commit', 'off', true)"
+
+# For each session. Plans are made once, and for large tables also while they are small: every statement has an index to go
+# by, and the statistics of a new table would lead elsewhere until it is analyzed.
+SESSION = """
+    SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+        set_config('jit', 'off', false)
+"""
 
 # A transaction that only tells: it is not synced.
 RING = "SELECT pg_notify('bridge', '')"

@@ -35,7 +35,8 @@ def parameters(url: str) -> dict[str, str]:
     except psycopg.Error:
         raise ValueError(_why_not(url)) from None
     hosts, ports = str(given.get("host", "")), str(given.get("port", ""))
-    if "@" in hosts or not all(port.isdecimal() for port in ports.split(",") if port):
+    path = url.partition("://")[2].partition("/")[2].partition("?")[0]
+    if "@" in hosts + path or not all(port.isdecimal() for port in ports.split(",") if port):
         raise ValueError(f"not understood: {_ENCODE}")
     return _DEFAULTS | {key: str(value) for key, value in given.items()}
 

@@ -9,7 +9,7 @@ from secrets import randbelow
 from psycopg import AsyncConnection
 
 from bridge.journal.postgresql.reads import ENTRY
-from bridge.journal.postgresql.sql import CLOCK, COUNTED, QUICK, RING
+from bridge.journal.postgresql.sql import CLOCK, COUNTED, QUICK, RING, SLOT
 from bridge.journal.rows import MOST_CLAIMED, entry_of, storable
 from bridge.model import Entry, Settlement
 
@@ -32,13 +32,11 @@ _CLAIM = f"""
 """  # noqa: S608 - our own text
 
 
-async def claim(
-    connection: AsyncConnection, *, limit: int, lease: int, holder: int, now: int | None, locked: str = LOCKED
-) -> list[Entry]:
+async def claim(connection: AsyncConnection, *, limit: int, lease: int, holder: int, now: int | None) -> list[Entry]:
     """As `Journal.claim`."""
     asked = {"now": now, "lease": lease, "holder": holder, "token": 1 + randbelow(2**63 - 1)}
     cursor = connection.cursor(binary=True)
-    await cursor.execute(_CLAIM.format(limit=int(limit), locked=locked), asked)
+    await cursor.execute(_CLAIM.format(limit=int(limit), locked=LOCKED), asked)
     return [entry_of(row) for row in await cursor.fetchall()]
 
 
@@ -50,14 +48,15 @@ _SETTLE = f"""
             %(at)b::bigint[], %(outcome)b::text[], %(error)b::text[], %(events)b::integer[]
         ) AS each (seq, token, state, wait, at, outcome, error, events)
     ), held AS MATERIALIZED (
-        SELECT e.seq, e.token FROM bridge_entry AS e JOIN given ON given.seq = e.seq AND given.token = e.token
-        ORDER BY e.seq FOR UPDATE OF e
+        SELECT given.* FROM (SELECT * FROM given ORDER BY seq) AS given CROSS JOIN LATERAL (
+            SELECT FROM bridge_entry AS e WHERE e.seq = given.seq AND e.token = given.token FOR UPDATE
+        ) AS e
     ), settled AS (
         UPDATE bridge_entry AS e
-        SET state = given.state, due = clock.now + given.wait, holder = NULL, token = NULL,
+        SET state = held.state, due = clock.now + held.wait, holder = NULL, token = NULL,
             attempts = attempts + (at IS NOT NULL)::integer, tries = tries + (at IS NOT NULL)::integer
-        FROM held JOIN given USING (seq, token), clock WHERE e.seq = held.seq
-        RETURNING e.seq, e.tries, given.state, at, outcome, error, events
+        FROM held, clock WHERE e.seq = held.seq
+        RETURNING e.seq, e.tries, held.state, at, outcome, error, events
     ), attempts AS (
         INSERT INTO bridge_attempt (seq, n, at, outcome, error, events)
         SELECT seq, tries, at, outcome, error, events FROM settled WHERE at IS NOT NULL
@@ -188,10 +187,9 @@ async def prune(connection: AsyncConnection, *, bodies_before: int, ids_before: 
     return touched
 
 
-_PROBE = """
-    INSERT INTO bridge_probe (slot, noise) VALUES (mod(pg_backend_pid(), 32), %b)
-    ON CONFLICT (slot) DO UPDATE SET noise = excluded.noise
-"""
+_PROBE = f"""
+    INSERT INTO bridge_probe (slot, noise) VALUES ({SLOT}, %b) ON CONFLICT (slot) DO UPDATE SET noise = excluded.noise
+"""  # noqa: S608 - our own text
 
 
 async def probe(connection: AsyncConnection) -> None:

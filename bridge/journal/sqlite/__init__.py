@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from bridge.clock import wall_clock
 from bridge.errors import JournalUnavailable
-from bridge.journal import Census
+from bridge.journal import Census, History
 from bridge.journal.group_commit import GroupCommit
 from bridge.journal.rows import Row, check, row_of
 from bridge.journal.sqlite import appends, reads, writes
@@ -46,6 +46,12 @@ class SqliteJournal:
     async def append(self, delivery: Delivery) -> bool:
         self._check_open()
         return await self._commits.append(row_of(delivery), size=len(delivery.body))
+
+    async def adopt(self, histories: Sequence[History]) -> int:
+        adopted = await self._on(self._durable, partial(appends.adopt, histories=histories))
+        if adopted:
+            self._bell.ring()
+        return adopted
 
     async def claim(self, limit: int, *, lease: int, now: int | None = None) -> Sequence[Entry]:
         return await self._on(self._quick, partial(writes.claim, limit=limit, now=_time(now), lease=lease))

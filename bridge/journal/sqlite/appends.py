@@ -8,10 +8,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from bridge.journal.rows import Row
+from bridge.journal import History
+from bridge.journal.rows import Row, adopted_due, headers_written, storable
 from bridge.journal.sqlite.file import transaction
 from bridge.journal.sqlite.writes import add_attempts, all_in_one, bury, count
-from bridge.model import Attempt, Outcome, State
+from bridge.model import Attempt, Entry, Outcome, State
 
 # Rows an INSERT, and every power of two below: so few statements that all stay prepared. Eleven variables a row keep
 # the largest under 999, the smallest SQLITE_MAX_VARIABLE_NUMBER in use.
@@ -63,3 +64,39 @@ def _insert(db: sqlite3.Connection, rows: Sequence[Row], first: int) -> frozense
 def _unusable(row: Row) -> Attempt:
     *_, received_at, _, _, _, fault = row
     return Attempt(at=received_at, outcome=Outcome.UNUSABLE, error=fault)
+
+
+def adopt(db: sqlite3.Connection, histories: Sequence[History]) -> int:
+    """As `Journal.adopt`."""
+    adopted = 0
+    with transaction(db):
+        for each in histories:
+            entry = each.entry
+            stored = db.execute(_ADOPT, _described(entry))
+            if not stored.rowcount:
+                continue
+            adopted += 1
+            seq = stored.lastrowid
+            db.execute(
+                "INSERT INTO entry (seq, state, due, attempts, replays, generation) VALUES (?, ?, ?, ?, ?, ?)",
+                (seq, entry.state, adopted_due(entry), entry.attempts, entry.replays, entry.generation),
+            )
+            db.executemany(
+                "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?)",
+                [(seq, n, a.at, a.outcome, storable(a.error), a.events) for n, a in enumerate(each.attempts, 1)],
+            )
+            count(db, entry.state, 1)
+    return adopted
+
+
+_ADOPT = """
+    INSERT INTO delivery (source, id, provider, prefix, type, occurred_at, received_at, size, headers, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, source) DO NOTHING
+"""
+
+
+def _described(entry: Entry) -> tuple[object, ...]:
+    """The columns that say what it is, then headers and body."""
+    headers = None if entry.headers is None else headers_written(entry.headers)
+    described = (entry.source, entry.id, entry.provider, entry.prefix, entry.type)
+    return *map(storable, described), entry.occurred_at, entry.received_at, entry.size, headers, entry.body
