@@ -20,6 +20,10 @@ lint: $(VENV)/dev ## formatting, lint, types, and which module may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(VENV)/dev ## measure, about a quarter of an hour: the journals beside each other, and what is forgotten
+	PYTHONPATH=tests $(BIN)/python -m bench journals
+	PYTHONPATH=tests $(BIN)/python -m bench purge
+
 lock: $(VENV)/dev ## make the lock files anew from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK) --group build pyproject.toml -o requirements.lock
@@ -43,4 +47,4 @@ $(VENV)/dev: $(VENV)/run requirements-dev.lock
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help run test lint lock clean
+.PHONY: help run test lint bench lock clean

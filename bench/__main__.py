@@ -27,10 +27,11 @@ def main() -> None:
 @click.option("--settled", default=5_000_000, show_default=True, help="Settled entries behind the pending ones.")
 def journals_(*, rounds: int, count: int, backlog: int, settled: int) -> None:
     """SQLite and PostgreSQL, one replica and two, a new journal and an old one."""
-    table = Table("ratio", "what", "of", box=None, pad_edge=False)
+    table = Table("ratio", "what", "of", box=None, pad_edge=False, width=120)
     with journals.postgresql() as cluster:
         for measure in (
-            journals.acknowledged(cluster, rounds=rounds, count=count),
+            journals.acknowledged(cluster, rounds=rounds, count=count, forwarding=False),
+            journals.acknowledged(cluster, rounds=rounds, count=count, forwarding=True),
             journals.forwarded(cluster, rounds=rounds, count=backlog, delay=0),
             journals.forwarded(cluster, rounds=rounds, count=backlog, delay=0.2),
             journals.claimed(cluster, rounds=4 * rounds, settled=settled),
@@ -46,7 +47,7 @@ def journals_(*, rounds: int, count: int, backlog: int, settled: int) -> None:
 @click.option("--rate", default=1000, show_default=True, help="Deliveries a second.")
 def purge(*, seconds: int, rate: int) -> None:
     """What PostgreSQL's tables take while as much is forgotten as comes in: MB, and rows not vacuumed yet."""
-    with journals.postgresql() as cluster:
+    with journals.postgresql(autovacuum_naptime="1s") as cluster:
         rows = asyncio.run(journals.purged(cluster, seconds=seconds, rate=rate))
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:

@@ -56,11 +56,14 @@ class Answer:
 class Receiving:
     """A running receiver, and what the tests ask of it."""
 
+    receiver: Receiver
     runner: web.AppRunner
     store: Journal
     metrics: Metrics
     folder: Path
     sources: Mapping[str, Source]
+    unable: list[str]
+    """What the receiver had to say of not being able to store."""
     port: int = 0
     now: int = NOW
     logged: io.StringIO = field(default_factory=io.StringIO)
@@ -188,8 +191,13 @@ async def receiving(
     def clock() -> int:
         return found.now
 
-    receiver = Receiver(sources=sources, journal=store, metrics=metrics, clock=clock, read_timeout=read_timeout)
+    unable: list[str] = []
+    receiver = Receiver(
+        sources=sources, journal=store, metrics=metrics, clock=clock, read_timeout=read_timeout, unable=unable.append
+    )
     found = Receiving(
+        receiver=receiver,
+        unable=unable,
         runner=roles.public_runner(receiver.application()),
         store=store,
         metrics=metrics,

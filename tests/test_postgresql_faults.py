@@ -1,6 +1,4 @@
-"""What becomes of a PostgreSQL journal when its server, or somebody at it, does what nobody wants: nothing acknowledged is
-lost, the reason is one clear line, and it goes on by itself when the cause is gone.
-"""
+"""A PostgreSQL that fails: nothing acknowledged is lost, the reason is one clear line, and the journal goes on by itself."""
 
 from __future__ import annotations
 

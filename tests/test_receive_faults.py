@@ -107,6 +107,30 @@ async def test_while_another_program_locks_the_journal(bridge: Bridge) -> None:
     await bridge.stores()
 
 
+async def test_it_says_itself_that_it_can_t_store_and_that_it_can_again(bridge: Bridge) -> None:
+    """Over another connection than the one that asks whether it is ready."""
+    with locked(bridge):
+        await asyncio.gather(bridge.post_to_each(), bridge.post_to_each())
+        [told] = bridge.received.unable
+        assert told.endswith("bridge.db: locked by another process")
+    await bridge.stores()
+    assert bridge.received.unable == [told, ""]
+
+
+async def test_it_looks_itself_whether_it_can_store_again(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not ready, nobody sends it anything that would tell."""
+    monkeypatch.setattr("bridge.receive._LOOK_AGAIN", 0.01)
+    watching = asyncio.create_task(bridge.received.receiver.watch())
+    with locked(bridge):
+        await bridge.post_to_each()
+        await asyncio.sleep(0.05)
+        assert bridge.received.unable[-1] != ""
+    async with asyncio.timeout(20):
+        while bridge.received.unable[-1] != "":
+            await asyncio.sleep(0.01)
+    watching.cancel()
+
+
 async def test_a_lock_that_is_soon_released_is_waited_for(bridge: Bridge) -> None:
     with locked(bridge):
         posted = asyncio.create_task(bridge.post_to_each())

@@ -109,6 +109,27 @@ async def test_the_same_delivery_at_two_at_once_is_stored_once_and_both_answer_2
     assert sum(accepted) == 50
 
 
+async def test_while_the_server_is_away_both_answer_503_and_say_so_and_then_go_on_by_themselves(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    arrivals = Arrivals()
+    async with two(tmp_path, cluster.url(), arrivals) as (a, b):
+        await asyncio.to_thread(cluster.stop)
+        for n, each in enumerate((a, b)):
+            answer = await each.post(delivery(n))
+            assert answer.status == 503
+            said = await each.ready()
+            assert (said.status, len(said.text.splitlines())) == (503, 1)
+            assert f"deliveries can't be stored: postgresql://postgres@127.0.0.1:{cluster.port}/postgres: " in said.text
+        await asyncio.to_thread(cluster.start)
+        for each in (a, b):
+            await each.until_ready()  # though nobody has sent anything
+        for n, each in enumerate((a, b)):
+            assert (await each.post(delivery(n))).status == 200
+        await a.until_finished(2)
+    assert {id_: len(ids) for id_, ids in arrivals.ids.items()} == {"evt_0": 1, "evt_1": 1}
+
+
 async def test_both_forward(tmp_path: Path) -> None:
     """A backlog that came in through one is shared by both."""
     arrivals = Arrivals()

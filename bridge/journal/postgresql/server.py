@@ -116,8 +116,9 @@ class Server:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=_PATIENCE)
-        if self._opening is not None and not self._opening.cancelled() and self._opening.exception() is None:
-            self._opening.result().pgconn.finish()
+        opening = self._opening
+        if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
+            opening.result().pgconn.finish()
         while self._idle:
             await self._idle.pop().close()
 
