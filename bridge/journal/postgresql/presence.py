@@ -17,9 +17,9 @@ from bridge.journal.postgresql.server import Server
 from bridge.journal.postgresql.sql import LISTEN
 
 # Shared: after a lost connection the server may believe in our last session for a while.
-_LIVE = "SELECT pg_advisory_lock_shared(%s)"
+_LIVE = "SELECT pg_advisory_lock_shared({})"
 _LEAVE = "SELECT pg_advisory_unlock_all()"
-# Seconds for a server to hear that we go; it notices anyway.
+# Seconds for a server to answer.
 _PATIENCE = 1.0
 
 
@@ -43,14 +43,9 @@ class Presence:
                 return
             connection = await self._server.dedicated()
             try:
-                await connection.execute(_LIVE, (self.holder,))
-                await connection.execute(LISTEN)
+                await _say(connection, _LIVE.format(self.holder), LISTEN)
             except psycopg.Error as error:
-                await connection.close()
                 raise self._server.unavailable(error) from error
-            except BaseException:
-                await connection.close()
-                raise
             self._connection, self._descriptor = connection, connection.fileno()
             asyncio.get_running_loop().add_reader(self._descriptor, self._hear, connection)
             self._heard.set()  # what came before was not heard
@@ -71,11 +66,9 @@ class Presence:
             connection = self._connection
             self._leave()
             if connection is not None:
-                leaving = asyncio.ensure_future(connection.execute(_LEAVE))
-                await asyncio.wait({leaving}, timeout=_PATIENCE)
+                with suppress(psycopg.Error):
+                    await _say(connection, _LEAVE)
                 connection.pgconn.finish()
-                leaving.cancel()
-                await asyncio.gather(leaving, return_exceptions=True)
 
     def _hear(self, connection: AsyncConnection) -> None:
         self._heard.set()
@@ -93,3 +86,25 @@ class Presence:
             asyncio.get_running_loop().remove_reader(self._descriptor)  # a lost connection does not tell it any more
             self._connection = None
         self._heard.set()
+
+
+async def _say(connection: AsyncConnection, *statements: str) -> None:
+    """One after the other. The connection is closed where that fails, or takes too long; then psycopg.Error is raised."""
+
+    async def say() -> None:
+        for statement in statements:
+            await connection.execute(statement.encode())
+
+    saying = asyncio.ensure_future(say())
+    try:
+        await asyncio.wait({saying}, timeout=_PATIENCE)
+    finally:
+        if not saying.done():  # closed before it is cancelled: there is nobody to ask to stop, and nothing to wait for
+            connection.pgconn.finish()
+            saying.cancel()
+            await asyncio.gather(saying, return_exceptions=True)
+    if saying.cancelled():
+        raise psycopg.errors.ConnectionTimeout
+    if (error := saying.exception()) is not None:
+        connection.pgconn.finish()
+        raise error

@@ -40,6 +40,7 @@ _WORDS: dict[type[psycopg.Error], str] = {
     errors.ReadOnlySqlTransaction: "can't be written: read-only",
     errors.QueryCanceled: "ran over `statement_timeout`",
     errors.LockNotAvailable: "locked by another transaction",
+    errors.ConnectionTimeout: "does not answer",
     errors.DataCorrupted: "damaged: restore it from a backup",
     errors.IndexCorrupted: "an index is damaged: REINDEX, or restore it from a backup",
 }
