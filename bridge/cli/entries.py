@@ -277,8 +277,8 @@ def journal_of(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def open_journal(url: str) -> AsyncIterator[Journal]:
-    store = await journal.open(url)
+async def open_journal(url: str, *, create: bool = False) -> AsyncIterator[Journal]:
+    store = await journal.open(url, create=create)
     try:
         yield store
     finally:

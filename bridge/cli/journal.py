@@ -84,7 +84,7 @@ async def _copy(source: str, target: str, states: tuple[State, ...], *, quiet: b
     async with AsyncExitStack() as stack:
         old = await stack.enter_async_context(open_journal(source))
         await old.reserve()
-        new = await stack.enter_async_context(open_journal(target))
+        new = await stack.enter_async_context(open_journal(target, create=True))
         total = (await old.census()).counts
         columns = (TextColumn("copying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         progress = Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)

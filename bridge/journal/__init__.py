@@ -101,10 +101,11 @@ class Journal(Protocol):
     async def close(self) -> None: ...
 
 
-def at(url: str, *, connections: int = 4) -> Journal:
+def at(url: str, *, connections: int = 4, create: bool = True) -> Journal:
     """The journal at a URL, whether it can be opened now or not: each call opens it where it must, or says why it can't.
 
-    For a running loop. `connections`: at most so many to a PostgreSQL. Raises ConfigInvalid where the URL names none.
+    For a running loop. `connections`: at most so many to a PostgreSQL. `create`: also where there is none yet; a file that
+    is not there is made in any case, so ask `exists` first. Raises ConfigInvalid where the URL names none.
     """
     if fault := fault_of(url):
         raise ConfigInvalid([f"journal: {fault}"])
@@ -112,18 +113,20 @@ def at(url: str, *, connections: int = 4) -> Journal:
     if _is_postgresql(url):
         from bridge.journal.postgresql import PostgresqlJournal  # noqa: PLC0415 - as said
 
-        return PostgresqlJournal(url, connections=connections)
+        return PostgresqlJournal(url, connections=connections, create=create)
     from bridge.journal.sqlite import SqliteJournal  # noqa: PLC0415 - as said
 
     return SqliteJournal(path_of(url))
 
 
-async def open(url: str, *, connections: int = 4) -> Journal:  # noqa: A001 - journal.open(url), as gzip.open(path)
+async def open(  # noqa: A001 - journal.open(url), as gzip.open(path)
+    url: str, *, connections: int = 4, create: bool = True
+) -> Journal:
     """The journal at a URL, open, its schema brought up to date.
 
     Raises ConfigInvalid where the URL names none, JournalUnavailable where it can't be opened now.
     """
-    journal = at(url, connections=connections)
+    journal = at(url, connections=connections, create=create)
     try:
         await journal.census()
     except BaseException:

@@ -33,12 +33,12 @@ _BETWEEN_RINGS = 0.01
 class PostgresqlJournal:
     """See `bridge.journal.Journal` for what each method promises."""
 
-    def __init__(self, url: str, *, connections: int) -> None:
-        """For a running loop. The first call connects, and makes the tables where there are none.
+    def __init__(self, url: str, *, connections: int, create: bool = True) -> None:
+        """For a running loop. The first call connects, and makes the tables where there are none, or with `create` False fails.
 
         `connections`: at most so many, and one more for who waits. Raises ValueError on what is no URL.
         """
-        self._server = Server(url, most=connections)
+        self._server = Server(url, most=connections, create=create)
         self._presence = Presence(self._server)
         self._commits = GroupCommit(self._write, committed=self._ring)
         self._unheard = False

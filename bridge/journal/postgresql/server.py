@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 
 from bridge import log
 from bridge.errors import JournalUnavailable
-from bridge.journal.postgresql.schema import migrate
+from bridge.journal.postgresql.schema import migrate, schema_number
 from bridge.journal.postgresql.sql import SESSION
 from bridge.journal.postgresql.url import parameters, shown
 
@@ -56,8 +56,16 @@ _CLASHED = (errors.DeadlockDetected, errors.SerializationFailure)
 class Server:
     """At most `most` connections at a time: who comes then waits."""
 
-    def __init__(self, url: str, *, most: int, migrated: bool = False, dice: Callable[[], float] = random) -> None:
-        """`migrated`: leave the schema as it is. Raises ValueError on what is no URL."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        most: int,
+        create: bool = True,
+        migrated: bool = False,
+        dice: Callable[[], float] = random,
+    ) -> None:
+        """`create`: make tables where there are none. `migrated`: leave them as they are. Raises ValueError on what is no URL."""
         self.name = shown(url)
         self._conninfo = make_conninfo("", **parameters(url))
         self._dice = dice
@@ -69,6 +77,7 @@ class Server:
         self._connecting = asyncio.Lock()
         self._opening: asyncio.Task[AsyncConnection] | None = None
         self._running: set[asyncio.Task[Any]] = set()
+        self._create = create
         self._migrated = migrated
         self._pause = _FIRST
         self._not_before = 0.0
@@ -189,11 +198,7 @@ class Server:
         except UnicodeError:  # the name of a host that can't be asked for
             raise self._postponed("no such host") from None
         try:
-            await connection.execute(SESSION)
-            if not self._migrated:
-                if await migrate(connection):
-                    log.info("journal.created", server=self.name)
-                self._migrated = True
+            await self._prepare(connection)
         except psycopg.Error as error:
             await connection.close()
             raise self._postponed(_cause(error)) from error
@@ -205,6 +210,16 @@ class Server:
             raise
         self._pause, self._not_before = _FIRST, 0.0
         return connection
+
+    async def _prepare(self, connection: AsyncConnection) -> None:
+        await connection.execute(SESSION)
+        if self._migrated:
+            return
+        if not self._create and not await schema_number(connection):
+            raise JournalUnavailable("there is no journal yet; `bridge serve` makes it")
+        if await migrate(connection):
+            log.info("journal.created", server=self.name)
+        self._migrated = True
 
     def _postponed(self, why: str) -> JournalUnavailable:
         """Until then, nobody tries to connect."""
