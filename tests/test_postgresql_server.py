@@ -196,7 +196,7 @@ async def test_who_is_cancelled_at_any_moment_harms_nobody(
             await asyncio.gather(*map(cancelled, calls))
             async with asyncio.timeout(SOON):
                 await asyncio.gather(journal.claim(1, lease=1), journal.check(), journal.append(make_delivery("again")))
-            assert sessions(cluster, name) <= connections + 1
+            await until(lambda: sessions(cluster, name) <= connections + 1)  # a server lets go of one in its own time
         await until(lambda: not sessions(cluster, name))
 
 

@@ -102,7 +102,7 @@ async def test_it_goes_on_by_itself_until_nothing_is_left(
     make_delivery: Callable[..., Delivery],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(retention, "_BETWEEN_STEPS", 0)
+    monkeypatch.setattr(retention, "BETWEEN_STEPS", 0)
     await asyncio.gather(*(journal.append(make_delivery(f"evt_{n}")) for n in range(450)))
     await finish(journal)
     calendar.now = T0 + 40 * DAY
