@@ -73,6 +73,7 @@ class Server:
         self._room = asyncio.Semaphore(most)
         self._idle: list[AsyncConnection] = []
         self._busy: set[AsyncConnection] = set()
+        self._preparing: set[AsyncConnection] = set()
         self._freed = asyncio.Event()
         self._connecting = asyncio.Lock()
         self._opening: asyncio.Task[AsyncConnection] | None = None
@@ -120,7 +121,7 @@ class Server:
         """Never raises. What is running is waited for, but not for long."""
         if self._running:
             await asyncio.wait(self._running, timeout=_PATIENCE)
-        for connection in self._busy:
+        for connection in (*self._busy, *self._preparing):
             connection.pgconn.finish()
         for task in self._running:
             task.cancel()
@@ -197,6 +198,7 @@ class Server:
             raise self._postponed(_why_not(error)) from error
         except UnicodeError:  # the name of a host that can't be asked for
             raise self._postponed("no such host") from None
+        self._preparing.add(connection)
         try:
             await self._prepare(connection)
         except psycopg.Error as error:
@@ -208,6 +210,8 @@ class Server:
         except BaseException:
             connection.pgconn.finish()
             raise
+        finally:
+            self._preparing.discard(connection)
         self._pause, self._not_before = _FIRST, 0.0
         return connection
 
