@@ -96,10 +96,12 @@ async def _say(connection: AsyncConnection, *statements: str) -> None:
             await connection.execute(statement.encode())
 
     saying = asyncio.ensure_future(say())
+    said = False
     try:
         await asyncio.wait({saying}, timeout=_PATIENCE)
+        said = saying.done()
     finally:
-        if not saying.done():  # closed before it is cancelled: there is nobody to ask to stop, and nothing to wait for
+        if not said:  # closed before it is cancelled: there is nobody to ask to stop, and nothing to wait for
             connection.pgconn.finish()
             saying.cancel()
             await asyncio.gather(saying, return_exceptions=True)
