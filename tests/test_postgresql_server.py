@@ -269,7 +269,8 @@ async def test_who_loses_a_deadlock_tries_again(cluster: Cluster) -> None:
     server = Server(cluster.url(), most=2, migrated=True)
     await asyncio.gather(server.run(partial(add, 1, 2)), server.run(partial(add, 2, 1)))
     await server.close()
-    assert (len(runs), cluster.ask("SELECT sum(n) FROM pair")) == (3, 4)
+    assert cluster.ask("SELECT sum(n) FROM pair") == 4
+    assert len(runs) >= 3  # more where who lost is back before the winner has taken what was freed
 
 
 async def test_a_journal_is_closed_while_it_is_being_opened_on_a_server_that_hangs(cluster: Cluster) -> None:
