@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from math import inf
 
 import pytest
 
 from bridge.errors import JournalUnavailable
 from bridge.journal.group_commit import GroupCommit
 
-MIB = 1 << 20
+MIB, KIB = 1 << 20, 1 << 10
+# What a row counts for beside its body.
+ROW = KIB
+DISKS: list[Disk] = []
+
+
+@pytest.fixture(autouse=True)
+async def all_are_answered() -> AsyncIterator[None]:
+    """Nobody who waits can be cancelled: a test that fails would hang."""
+    yield
+    for disk in DISKS:
+        while disk.written and not disk.written[-1].done():
+            disk.written[-1].set_result(frozenset())
+            await disk.settle()
+    DISKS.clear()
 
 
 class Disk:
     """Its commits end when the test ends them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience: float = inf) -> None:
         self.batches: list[list[str]] = []
         self.written: list[asyncio.Future[frozenset[int]]] = []
         self.committed = 0
-        self.commits = GroupCommit[str](self.write, committed=self.count)
+        self.now = 0.0
+        DISKS.append(self)
+        self.commits = GroupCommit[str](self.write, committed=self.count, patience=patience, clock=lambda: self.now)
 
     def write(self, rows: Sequence[str]) -> asyncio.Future[frozenset[int]]:
         self.batches.append(list(rows))
@@ -33,6 +50,17 @@ class Disk:
 
     def append(self, row: str, size: int = 1) -> asyncio.Task[bool]:
         return asyncio.create_task(self.commits.append(row, size=size))
+
+    async def finish(self, after: float, error: str = "") -> int:
+        """The commit that is on its way ends then. How many rows it had."""
+        self.now += after
+        written, batch = self.written[-1], self.batches[-1]
+        if error:
+            written.set_exception(JournalUnavailable(error))
+        else:
+            written.set_result(frozenset())
+        await self.settle()
+        return len(batch)
 
     async def settle(self) -> None:
         """Let everything happen that can happen before a commit ends."""
@@ -105,13 +133,13 @@ async def test_a_failure_nobody_waits_for_makes_no_noise(caplog: pytest.LogCaptu
 
 async def test_only_so_much_waits_and_the_rest_is_refused_at_once() -> None:
     disk = Disk()
-    waiting = [disk.append(f"{n}", 16 * MIB) for n in range(4)]
+    waiting = [disk.append(f"{n}", 16 * MIB - ROW) for n in range(4)]
     await disk.settle()
     with pytest.raises(JournalUnavailable, match="64 MiB"):
         await disk.commits.append("one too many", size=1)
     disk.written[0].set_result(frozenset())
     assert await asyncio.gather(*waiting) == [True] * 4
-    task = disk.append("room again", 64 * MIB)
+    task = disk.append("room again", 64 * MIB - ROW)
     await disk.settle()
     disk.written[1].set_result(frozenset())
     assert await task
@@ -119,12 +147,12 @@ async def test_only_so_much_waits_and_the_rest_is_refused_at_once() -> None:
 
 async def test_a_failed_batch_makes_room_too() -> None:
     disk = Disk()
-    task = disk.append("a", 64 * MIB)
+    task = disk.append("a", 64 * MIB - ROW)
     await disk.settle()
     disk.written[0].set_exception(JournalUnavailable("no"))
     with pytest.raises(JournalUnavailable, match="no"):
         await task
-    again = disk.append("b", 64 * MIB)
+    again = disk.append("b", 64 * MIB - ROW)
     await disk.settle()
     disk.written[1].set_result(frozenset())
     assert await again
@@ -169,3 +197,66 @@ async def test_a_commit_that_was_cut_short_acknowledges_nothing() -> None:
     disk.written[0].cancel()
     with pytest.raises(JournalUnavailable, match="closing"):
         await task
+
+
+async def test_a_batch_is_no_larger_than_can_be_written_in_time() -> None:
+    disk, sizes = Disk(patience=2), list[int]()
+    for _ in range(12):  # more arrives than can be stored, each time: 1 MiB takes two seconds
+        for n in range(40):
+            disk.append(f"{n}", 63 * KIB)
+        await disk.settle()
+        rows = len(disk.batches[-1])
+        took = min(rows / 8, 2.0)
+        sizes.append(await disk.finish(took, "too slow" if took == 2 else ""))
+    assert sizes[0] == 40
+    assert max(sizes[4:]) <= 8, "half the time is enough for them"
+    assert min(sizes) >= 2, "but they are no smaller than they have to be"
+
+
+async def test_what_is_written_quickly_again_is_written_in_large_batches_again() -> None:
+    disk = Disk(patience=2)
+    task = disk.append("a", 1 * MIB)
+    await disk.settle()
+    await disk.finish(1.9)
+    assert await task
+    for _ in range(3):
+        tasks = [disk.append("b", 1 * MIB) for _ in range(20)]
+        await disk.settle()
+        while not disk.written[-1].done():
+            most = await disk.finish(0.01)
+        assert await asyncio.gather(*tasks) == [True] * 20
+    assert most == 20
+
+
+async def test_what_waits_for_longer_than_anybody_does_is_told_why_and_not_written() -> None:
+    disk = Disk(patience=2)
+    first = disk.append("a")
+    await disk.settle()
+    late = disk.append("b")
+    await disk.settle()
+    await disk.finish(2, "does not answer")
+    for task in (first, late):
+        with pytest.raises(JournalUnavailable, match="does not answer"):
+            await task
+    assert disk.batches == [["a"]]
+    await disk.commits.drain()
+    after = disk.append("c")
+    await disk.settle()
+    assert await disk.finish(0.1) == 1
+    assert await after
+
+
+async def test_where_more_arrives_than_can_be_stored_it_is_said() -> None:
+    disk = Disk(patience=2)
+    first = disk.append("a", 63 * KIB)
+    await disk.settle()
+    await disk.finish(1.5)  # now a batch is one of these
+    assert await first
+    tasks = [disk.append(f"{n}", 63 * KIB) for n in range(4)]
+    await disk.settle()
+    await disk.finish(1.5)
+    await disk.finish(1.5)
+    verdicts = await asyncio.gather(*tasks, return_exceptions=True)
+    assert verdicts[:2] == [True, True]
+    assert [str(each) for each in verdicts[2:]] == ["more arrives than can be stored"] * 2
+    await disk.commits.drain()

@@ -6,24 +6,33 @@ A disk that syncs 400 times a second then stores thousands of deliveries a secon
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Generic, TypeVar
 
 from bridge.errors import JournalUnavailable
 
 Row = TypeVar("Row")
 
-# Bytes of bodies that wait. A disk that stands still for a moment fits in; one that stands still for longer must not
-# take the process's memory: the provider comes again.
+# Bytes that wait. A disk that stands still for a moment fits in; one that stands still for longer must not take the
+# process's memory: the provider comes again.
 _MOST_WAITING = 64 << 20
+# Bytes of a batch, where writing is slow: at least.
+_LEAST = 64 << 10
+# What a row costs beside its body.
+_ROW = 1 << 10
 
 
 class GroupCommit(Generic[Row]):
     """`write` stores a batch, durable and in one transaction, and gives the places of those that were there already.
 
-    `committed` is called after each commit that stored something new.
+    `committed` is called after each commit that stored something new. `patience`: seconds after which a write fails. A batch
+    is then only as large as can be written in a part of it, and what has waited as long as that is refused: where more
+    arrives than can be stored, as much as can be is, and not nothing.
     """
 
     def __init__(
@@ -31,19 +40,28 @@ class GroupCommit(Generic[Row]):
         write: Callable[[Sequence[Row]], asyncio.Future[frozenset[int]]],
         *,
         committed: Callable[[], None],
+        patience: float = inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._write = write
         self._committed = committed
+        self._patience = patience
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._open = self._last = _Batch[Row](self._loop)
+        self._queue: deque[_Batch[Row]] = deque()
+        self._last = _Batch[Row](self._loop, self._clock())
         self._busy = False
         self._waiting = 0
+        self._limit = _MOST_WAITING
 
     async def append(self, row: Row, *, size: int) -> bool:
         """As `Journal.append`. A waiter that is cancelled leaves when its batch is done; the batch and the others stay."""
+        size += _ROW
         if self._waiting + size > _MOST_WAITING:
-            raise JournalUnavailable(f"{self._waiting >> 20} MiB of deliveries are waiting for the disk already")
-        batch = self._open
+            raise JournalUnavailable(f"{self._waiting >> 20} MiB of deliveries are waiting to be stored already")
+        if not self._queue or self._queue[-1].size + size > self._limit:
+            self._queue.append(_Batch(self._loop, self._clock()))
+        batch = self._last = self._queue[-1]
         place = batch.add(row, size)
         self._waiting += size
         if not self._busy:
@@ -58,25 +76,38 @@ class GroupCommit(Generic[Row]):
     async def drain(self) -> None:
         """Return when everything accepted so far is committed, or has failed."""
         if self._busy:
-            await (self._open if self._open.rows else self._last).verdict
+            await self._last.verdict
 
     def _flush(self) -> None:
-        batch, self._open = self._open, _Batch[Row](self._loop)
-        self._last = batch
-        self._write(batch.rows).add_done_callback(partial(self._flushed, batch))
+        batch = self._queue.popleft()
+        self._write(batch.rows).add_done_callback(partial(self._flushed, batch, self._clock()))
 
-    def _flushed(self, batch: _Batch[Row], written: asyncio.Future[frozenset[int]]) -> None:
+    def _flushed(self, batch: _Batch[Row], began: float, written: asyncio.Future[frozenset[int]]) -> None:
+        error = JournalUnavailable("the journal is closing") if written.cancelled() else written.exception()
         self._waiting -= batch.size
-        if self._open.rows:
+        self._learn(batch, self._clock() - began)
+        self._refuse_late(error or JournalUnavailable("more arrives than can be stored"))
+        if self._queue:
             self._flush()  # before anybody is answered: the disk works meanwhile
         else:
             self._busy = False
-        if written.cancelled():
-            batch.verdict.set_result(JournalUnavailable("the journal is closing"))
-            return
-        batch.verdict.set_result(written.exception() or written.result())
-        if written.exception() is None and len(written.result()) < len(batch.rows):
+        batch.verdict.set_result(error or written.result())
+        if error is None and len(written.result()) < len(batch.rows):
             self._committed()
+
+    def _learn(self, batch: _Batch[Row], took: float) -> None:
+        """How much can be written at once, with time to spare."""
+        if took > self._patience / 2:
+            self._limit = max(_LEAST, min(self._limit, batch.size // 2))
+        elif took < self._patience / 8:
+            self._limit = min(self._limit * 2, _MOST_WAITING)
+
+    def _refuse_late(self, error: BaseException) -> None:
+        """Those who would wait for longer than anybody does."""
+        while self._queue and self._clock() - self._queue[0].began >= self._patience:
+            late = self._queue.popleft()
+            self._waiting -= late.size
+            late.verdict.set_result(error)
 
 
 class _Verdict(asyncio.Future[frozenset[int] | BaseException]):
@@ -93,6 +124,7 @@ class _Verdict(asyncio.Future[frozenset[int] | BaseException]):
 @dataclass(slots=True)
 class _Batch(Generic[Row]):
     loop: asyncio.AbstractEventLoop
+    began: float
     rows: list[Row] = field(default_factory=list)
     size: int = 0
     verdict: _Verdict = field(init=False)
