@@ -15,6 +15,9 @@ from bridge.model import Delivery, Entry, Handshake, Payload, Source, WebhookReq
 from bridge.payload import at, json_object, usable
 from bridge.schemes import Scheme
 
+# Bytes of an id, which a journal looks for: an id of one part is never longer.
+_LONGEST_ID = 1020
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -96,7 +99,7 @@ def _delivery(
         source=source.name,
         provider=source.provider,
         prefix=source.prefix,
-        id=identity.id,
+        id=_bounded(identity.id),
         type="" if fault else _type(identity),
         occurred_at=request.received_at if identity.occurred_at is None else identity.occurred_at,
         received_at=request.received_at,
@@ -105,6 +108,12 @@ def _delivery(
         payload=payload,
         fault=fault,
     )
+
+
+def _bounded(id_: str) -> str:
+    """As it is, or its digest where no database could index it: a provider may compose an id of several long parts."""
+    written = id_.encode(errors="backslashreplace")
+    return id_ if len(written) <= _LONGEST_ID else f"sha256:{sha256(written).hexdigest()}"
 
 
 def _type(identity: Identity) -> str:

@@ -210,3 +210,15 @@ def test_an_envelope_nobody_knows_keeps_the_id_it_has() -> None:
     assert identify(json.dumps(unknown).encode()) == Identity(
         id="Ev_w", type="new_envelope", occurred_at=1_795_000_000_000
     )
+
+
+def test_an_id_composed_of_parts_that_are_too_long_together_is_their_digest() -> None:
+    parts = {"id": "\N{GRINNING FACE}" * 255, "hash": "\N{GRINNING FACE}" * 255}
+    payload: Payload = {"type": "view_closed", "view": parts}
+    body, now = interactive(payload), 1_795_000_000_000
+    signed = WebhookRequest(headers=PROVIDER.scheme.sign(body, secret=b"s", now=now), body=body, received_at=now)
+    source = Source(name="slack", provider="slack", prefix="slack", secrets=(b"s",))
+    made = verify(signed, source=source, provider=PROVIDER, now=now)
+    composed = f"slack:view_closed:{parts['id']}:{parts['hash']}"
+    assert isinstance(made, Delivery) and not made.fault
+    assert made.id == f"sha256:{sha256(composed.encode()).hexdigest()}"
