@@ -24,7 +24,7 @@ from bridge.worker.client import Worker
 _TRANSFORMING = _SENDING = 20.0
 # Seconds a lease is longer than all it has to cover.
 _MARGIN = 10.0
-# Entries a claim: enough that a backlog goes out in full batches, few enough that four claims fit in memory.
+# Entries a claim: enough that a backlog goes out in large batches, few enough that four claims fit in memory.
 _CLAIM, _AT_ONCE = 200, 4
 # Entries waiting to be tried alone, each for up to its time limit: no more than a lease has room for.
 _SUSPECTS = 6
@@ -62,8 +62,7 @@ class Forwarder:
         self._company = company
         self._alone = alone
         self._metrics = metrics
-        self._unable = unable
-        self._unable_because = ""
+        self._unable, self._unable_because = unable, ""
         self._clock = clock
         self._dice = dice
         # One delivery may use up its time and still leave some to those behind it.
@@ -73,6 +72,7 @@ class Forwarder:
         """ms. As long as all that is begun in it can take: or what is sent would be sent again by the next claim."""
         self._accepted_at = 0
         self._unclear = log.Sparing("event_api.refusing")
+        self._away = log.Sparing("journal.unavailable")
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._waiting_alone = 0
@@ -106,7 +106,7 @@ class Forwarder:
             if recovered := await self._journal.recover():
                 log.info(event, entries=recovered)
         except JournalUnavailable as unavailable:
-            log.error("journal.unavailable", reason=str(unavailable))
+            self._away.error(reason=str(unavailable))
             return False
         return True
 
@@ -119,7 +119,7 @@ class Forwarder:
         try:
             entries = await self._journal.claim(_CLAIM, lease=self.lease)
         except JournalUnavailable as unavailable:
-            log.error("journal.unavailable", reason=str(unavailable))
+            self._away.error(reason=str(unavailable))
             await self._pause(asyncio.sleep(1))
             return ()
         if not entries:
@@ -262,8 +262,8 @@ class Forwarder:
         return self._after(entry, attempt, policy, before)
 
     def _given_back(self, entry: Entry) -> tuple[Entry, Settlement]:
-        """Due at once, and before all that arrived later."""
-        return entry, retry.given_back(entry, wait=entry.received_at - self._clock())
+        """Due at once, and before all that arrived later, as far as our clock is that of who received it."""
+        return entry, retry.given_back(entry, wait=min(0, entry.received_at - self._clock()))
 
     def _after(
         self, entry: Entry, attempt: Attempt, policy: retry.Policy | None, before: Sequence[Attempt], *, wait: int = 0
@@ -287,7 +287,7 @@ class Forwarder:
                 await self._journal.settle([settlement for _, settlement in settlements])
                 break
             except JournalUnavailable as unavailable:
-                log.error("journal.unavailable", reason=str(unavailable))
+                self._away.error(reason=str(unavailable))
                 if asyncio.get_running_loop().time() > deadline:
                     return
                 await asyncio.sleep(1)

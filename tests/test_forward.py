@@ -126,6 +126,16 @@ async def test_what_is_on_its_way_when_it_is_stopped_is_given_back(tmp_path: Pat
         assert (again.id, again.attempts) == ("evt_0", 0)
 
 
+async def test_what_came_by_a_clock_that_is_ahead_is_due_at_once_when_it_is_given_back(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        await b.append("customer.created")
+        [entry] = await b.store.claim(1, lease=b.forwarder.lease)
+        b.forwarder._clock = lambda: wall_clock() - 3_600_000
+        _, settlement = b.forwarder._given_back(entry)
+        assert await b.store.settle([settlement]) == 1
+        assert await b.store.claim(1, lease=b.forwarder.lease)
+
+
 async def test_a_module_that_no_longer_loads_holds_its_entries_and_makes_none_of_them_dead(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         (tmp_path / "transforms" / "stripe.py").write_text("def transform(delivery)")
