@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import sys
 
 import click
 from rich.console import Console
@@ -12,7 +13,8 @@ from rich.table import Table
 
 from bench import journals
 
-console = Console(highlight=False)
+# Into a pipe nothing is cut off.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 @click.group()
@@ -27,7 +29,7 @@ def main() -> None:
 @click.option("--settled", default=5_000_000, show_default=True, help="Settled entries behind the pending ones.")
 def journals_(*, rounds: int, count: int, backlog: int, settled: int) -> None:
     """SQLite and PostgreSQL, one replica and two, a new journal and an old one."""
-    table = Table("ratio", "what", "of", box=None, pad_edge=False, width=120)
+    table = Table("ratio", "asked", "what", "of", box=None, pad_edge=False, width=140)
     with journals.postgresql() as cluster:
         for measure in (
             journals.acknowledged(cluster, rounds=rounds, count=count, forwarding=False),
@@ -37,7 +39,7 @@ def journals_(*, rounds: int, count: int, backlog: int, settled: int) -> None:
             journals.claimed(cluster, rounds=4 * rounds, settled=settled),
         ):
             figure = asyncio.run(measure)
-            table.add_row(f"{figure.ratio:.2f}", figure.what, figure.of)
+            table.add_row(f"{figure.ratio:.2f}", figure.asked, figure.what, figure.of)
     console.print(table)
     console.print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}", style="dim")
 

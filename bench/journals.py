@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,24 @@ from postgres import Cluster
 from service import Service, service
 
 from bench import load
+from bench.contents import LEASE, T0, age, delivery, fill, settle
 from bridge import journal as journals
-from bridge.clock import wall_clock
 from bridge.journal import Journal
-from bridge.model import Attempt, Delivery, Outcome, Settlement, State
+from bridge.model import Attempt, Outcome, Settlement, State
 from bridge.retention import BETWEEN_STEPS, STEP
 
-T0 = 1_767_225_600_000
-LEASE = 60_000
 CONNECTIONS = 64
+# What is settled between two looks of autovacuum, a minute, at 800 a second: dead rows that no vacuum has taken yet.
+_CHURN = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A ratio, and what it is made of."""
+    """A ratio, what it should be, and what it is made of."""
 
     what: str
     ratio: float
+    asked: str
     of: str
 
 
@@ -67,7 +67,7 @@ async def acknowledged(cluster: Cluster, *, rounds: int, count: int, forwarding:
                 found.append(answer["rate"])
     sqlite, postgresql = (statistics.median(each) for each in rates.values())
     what = f"acknowledged, PostgreSQL / SQLite, {'while forwarding' if forwarding else 'nothing forwarded'}"
-    return Figure(what, postgresql / sqlite, f"{postgresql:,.0f}/s and {sqlite:,.0f}/s")
+    return Figure(what, postgresql / sqlite, "at least 0.8", f"{postgresql:,.0f}/s and {sqlite:,.0f}/s")
 
 
 async def forwarded(cluster: Cluster, *, rounds: int, count: int, delay: float) -> Figure:
@@ -85,16 +85,20 @@ async def forwarded(cluster: Cluster, *, rounds: int, count: int, delay: float) 
                     found.append(count / await taking.seconds_for(count))
     one, two = (statistics.median(each) for each in rates.values())
     what = f"forwarded from a backlog, Event API at {delay * 1000:.0f} ms, two replicas / one"
-    return Figure(what, two / one, f"{two:,.0f}/s and {one:,.0f}/s")
+    return Figure(what, two / one, "at least 1.5 where cores allow", f"{two:,.0f}/s and {one:,.0f}/s")
 
 
 async def claimed(cluster: Cluster, *, rounds: int, settled: int) -> Figure:
-    """How long it takes to claim 500 of 10,000 pending: with so many settled ones behind them / with none."""
+    """How long it takes to claim 500 of 10,000 pending: with so many settled ones behind them, the last of them just now, /
+    with none.
+    """
     urls = [cluster.place(), cluster.place()]
     took: list[list[float]] = [[], []]
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(opened(url)) for url in urls]
         age(urls[1], settled)
+        await fill(urls[1], _CHURN, start=2 * 10**9)
+        await settle(stores[1])
         for url in urls:
             await fill(url, 10_000)
         for _ in range(rounds):
@@ -102,7 +106,7 @@ async def claimed(cluster: Cluster, *, rounds: int, settled: int) -> Figure:
                 found.append(await one_claim(store))
     new, old = (statistics.median(each) * 1000 for each in took)
     what = f"claiming 500 of 10,000, {settled:,} settled / none"
-    return Figure(what, old / new, f"{old:.1f} ms and {new:.1f} ms")
+    return Figure(what, old / new, "at most 1.3", f"{old:.1f} ms and {new:.1f} ms")
 
 
 async def one_claim(store: Journal) -> float:
@@ -163,7 +167,7 @@ async def _forget(store: Journal, now: Callable[[], int], ending: asyncio.Event,
     """As `bridge.retention` does, with its steps and pauses."""
     del rate
     while not ending.is_set():
-        await store.prune(bodies_before=now() - 20_000, ids_before=now() - 30_000, limit=STEP)
+        await store.prune(bodies=20_000, ids=30_000, now=now(), limit=STEP)
         await asyncio.sleep(BETWEEN_STEPS)
 
 
@@ -173,7 +177,7 @@ def _sizes(url: str) -> dict[str, float]:
         found = connection.execute(
             "SELECT relname, pg_total_relation_size(relid) / 1e6, n_dead_tup FROM pg_stat_user_tables"
             " WHERE schemaname = current_schema() AND relname IN"
-            " ('bridge_delivery', 'bridge_content', 'bridge_entry', 'bridge_attempt') ORDER BY relname"
+            " ('bridge_delivery', 'bridge_content', 'bridge_pending', 'bridge_finished', 'bridge_attempt') ORDER BY relname"
         ).fetchall()
     return {name.removeprefix("bridge_"): float(size) for name, size, _ in found} | {
         "dead": float(sum(dead for _, _, dead in found))
@@ -186,53 +190,6 @@ async def _claim(store: Journal) -> float:
     took = time.perf_counter() - began
     await store.settle([Settlement(seq=e.seq, token=e.token, state=State.PENDING, wait=0) for e in entries])
     return took
-
-
-def delivery(number: int, received_at: int = T0) -> Delivery:
-    """0.7 KB, as those that are sent."""
-    return Delivery(
-        source="stripe",
-        provider="stripe",
-        prefix="stripe",
-        id=f"evt_{sha256(str(number).encode()).hexdigest()[:24]}",
-        type="customer.created",
-        occurred_at=received_at - 1000,
-        received_at=received_at,
-        headers={"stripe-signature": f"t=1767225600,v1={'0' * 64}"},
-        body=load.body(f"evt_{number:024}"),
-        payload={},
-    )
-
-
-async def fill(url: str, count: int, *, at_once: int = 2000) -> None:
-    """Pending deliveries, the last received now."""
-    now = wall_clock()
-    async with opened(url) as store:
-        for first in range(0, count, at_once):
-            some = range(first, min(first + at_once, count))
-            await asyncio.gather(*(store.append(delivery(10**9 + n, now - count + n)) for n in some))
-
-
-_AGE = """
-    INSERT INTO bridge_delivery (seq, source, id, provider, prefix, type, occurred_at, received_at, size)
-        SELECT n, 'stripe', 'evt_' || md5(n::text), 'stripe', 'stripe', 'customer.created', {t} + n, {t} + n, 100
-        FROM generate_series(1, {count}) AS n;
-    INSERT INTO bridge_content (received_at, seq, headers, body)
-        SELECT {t} + n, n, '', convert_to(repeat('x', 100), 'UTF8') FROM generate_series(1, {count}) AS n;
-    INSERT INTO bridge_entry (seq, size, attempts, tries, state)
-        SELECT n, 100, 1, 1, 'forwarded' FROM generate_series(1, {count}) AS n;
-    INSERT INTO bridge_attempt (seq, n, at, outcome, error, events)
-        SELECT n, 1, {t} + n, 'forwarded', '', 1 FROM generate_series(1, {count}) AS n;
-    SELECT setval('bridge_seq', {count});
-    UPDATE bridge_tally SET forwarded = {count} WHERE slot = 0;
-    ANALYZE bridge_delivery, bridge_content, bridge_entry, bridge_attempt
-"""
-
-
-def age(url: str, count: int) -> None:
-    """So many settled entries, as they would be there after so many deliveries."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(_AGE.format(t=T0, count=count).encode())
 
 
 @asynccontextmanager

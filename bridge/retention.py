@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from bridge import log
-from bridge.clock import wall_clock
 from bridge.errors import JournalUnavailable
 from bridge.journal import Journal
 from bridge.settings import RetentionSettings
@@ -21,12 +19,9 @@ _BETWEEN_ROUNDS = 60.0
 class Pruner:
     """One a service: in the forwarder, which has the journal open and time to spare."""
 
-    def __init__(
-        self, *, journal: Journal, retention: RetentionSettings, clock: Callable[[], int] = wall_clock
-    ) -> None:
+    def __init__(self, *, journal: Journal, retention: RetentionSettings) -> None:
         self._journal = journal
         self._retention = retention
-        self._clock = clock
 
     async def run(self) -> None:
         """For ever."""
@@ -38,12 +33,7 @@ class Pruner:
                 more = False
             await asyncio.sleep(BETWEEN_STEPS if more else _BETWEEN_ROUNDS)
 
-    async def step(self) -> bool:
-        """Whether there may be more to forget."""
-        now = self._clock()
-        touched = await self._journal.prune(
-            bodies_before=now - self._retention.bodies * _DAY,
-            ids_before=now - self._retention.ids * _DAY,
-            limit=STEP,
-        )
-        return touched > 0
+    async def step(self, *, now: int | None = None) -> bool:
+        """Whether there may be more to forget. `now`, in ms, is for tests."""
+        kept = self._retention
+        return await self._journal.prune(bodies=kept.bodies * _DAY, ids=kept.ids * _DAY, limit=STEP, now=now) > 0

@@ -4,7 +4,8 @@ its name in `JOURNALS`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -92,3 +93,11 @@ def make_delivery() -> Callable[..., Delivery]:
 @pytest.fixture
 def delivery(make_delivery: Callable[..., Delivery]) -> Delivery:
     return make_delivery()
+
+
+@pytest.fixture
+def no_complaint(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """An exception in a callback, or one that nobody asked for, is told by a log alone."""
+    yield
+    gc.collect()  # a connection that was left open complains now
+    assert [each.getMessage() for each in caplog.get_records("call") if each.name == "asyncio"] == []

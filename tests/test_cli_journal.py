@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
     async def more(store: Journal) -> None:
         [first] = await store.find(Selection(id="evt_forwarded_0"), limit=1)
-        await store.prune(bodies_before=T0 + 1, ids_before=0, limit=1)
+        await store.prune(bodies=0, ids=T0 + 1, now=T0 + 1, limit=1)
         [dead] = await store.find(Selection(id="evt_dead_0"), limit=1)
         assert await store.replay([dead.seq], new_ids=True) == 1
         loaded = await store.load(first.seq)
@@ -130,6 +130,13 @@ def test_a_url_may_come_from_a_variable(folder: Path) -> None:
     assert len(held(target)) == 12
 
 
+def test_or_from_a_file(folder: Path) -> None:
+    (folder / "target").write_text(f"sqlite:///{folder}/new.db\n")
+    ran = run("journal", "copy", f"sqlite:///{folder}/bridge.db", f"file:{folder}/target", cwd=folder)
+    assert ran.status == 0
+    assert len(held(f"sqlite:///{folder}/new.db")) == 12
+
+
 def test_no_bridge_may_be_running_on_what_is_copied(folder: Path) -> None:
     async def refused(store: Journal) -> None:
         await store.reserve()
@@ -149,6 +156,8 @@ def test_no_bridge_may_be_running_on_what_is_copied(folder: Path) -> None:
         ("mysql://u:hidden@h", "sqlite:///new.db", "FROM: unknown scheme `mysql`, expected "),
         ("sqlite:///bridge.db", "postgresql://u:hid/den@h/d", "TO: not understood: special characters in a password"),
         ("sqlite:///bridge.db", "env:NOWHERE", "TO: NOWHERE is not set"),
+        ("sqlite:///bridge.db", "file:nowhere", "TO: nowhere: No such file or directory"),
+        ("sqlite:///bridge.db", "file:/dev/null", "TO: /dev/null is empty"),
         ("sqlite://[", "sqlite:///new.db", "FROM: no URL, expected "),
     ],
 )

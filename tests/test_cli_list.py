@@ -159,7 +159,7 @@ def test_an_unusable_delivery_and_a_purged_body_are_shown_too(tmp_path: Path) ->
 
     async def purge() -> None:
         store = await journal.open(f"sqlite:///{tmp_path}/bridge.db")
-        await store.prune(bodies_before=T0 + 1, ids_before=0, limit=10)
+        await store.prune(bodies=0, ids=T0 + 1, now=T0 + 1, limit=10)
         await store.close()
 
     asyncio.run(purge())

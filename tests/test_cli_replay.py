@@ -87,7 +87,7 @@ def test_what_is_pending_or_purged_is_told_to_be_left_alone(folder: Path) -> Non
 
     async def purge() -> None:
         store = await journal.open(f"sqlite:///{folder}/bridge.db")
-        await store.prune(bodies_before=T0 + 2 * MINUTE, ids_before=0, limit=10)
+        await store.prune(bodies=0, ids=T0 + 2 * MINUTE, now=T0 + 2 * MINUTE, limit=10)
         await store.close()
 
     asyncio.run(purge())

@@ -11,7 +11,8 @@ import pytest
 
 from bridge import config
 from bridge.errors import ConfigInvalid
-from bridge.journal import exists, fault_of, path_of
+from bridge.journal import exists, fault_of
+from bridge.journal.sqlite.place import path_of
 from bridge.settings import Settings, declared
 
 ENOUGH = {"STRIPE_WEBHOOK_SECRET": "whsec_1", "INNGEST_EVENT_KEY": "key"}
@@ -263,6 +264,12 @@ def test_a_variable_that_is_empty_is_not_set(name: str) -> None:
     assert load(**ENOUGH, **{name: ""}) == load(**ENOUGH)
 
 
+def test_settings_that_are_printed_show_no_password() -> None:
+    settings = load(**ENOUGH, BRIDGE_JOURNAL="postgresql://user:sesame@host/db")
+    assert "sesame" in settings.journal
+    assert "sesame" not in repr(settings)
+
+
 def test_two_event_keys_are_a_fault() -> None:
     with pytest.raises(ConfigInvalid, match="INNGEST_EVENT_KEY: several keys, expected one"):
         load(**{**ENOUGH, "INNGEST_EVENT_KEY": "one,two"})
@@ -271,6 +278,7 @@ def test_two_event_keys_are_a_fault() -> None:
 def test_secrets_are_taken_out_of_the_environment_also_those_the_file_names() -> None:
     """Whatever is started later, the user's transforms among it, inherits the rest alone."""
     Path("bridge.toml").write_text('[sources.eu]\nprovider = "stripe"\nsecrets = ["env:EU_SECRET"]\n')
-    environment = {**ENOUGH, "EU_SECRET": "s", "SLACK_SIGNING_SECRET": "s", "PATH": "/bin", "BRIDGE_PORT": "1"}
+    held = dict.fromkeys(("EU_SECRET", "SLACK_SIGNING_SECRET", "BRIDGE_JOURNAL"), "s")
+    environment = {**ENOUGH, **held, "PATH": "/bin", "BRIDGE_PORT": "1"}
     config.forget_secrets(environment)
     assert environment == {"PATH": "/bin", "BRIDGE_PORT": "1"}

@@ -25,6 +25,7 @@ Make: TypeAlias = Callable[..., Delivery]
 Open: TypeAlias = Callable[[], Awaitable[Journal]]
 
 LEASE = 60_000
+FUTURE = 1 << 60
 CLAIM = """
 import asyncio, sys
 from bridge import journal
@@ -168,7 +169,7 @@ async def test_a_claim_waits_for_nobody(open_journal: Open, journal_url: str, ma
     """What another is just taking is passed over."""
     journal, _ = await filled(open_journal, make_delivery, 4)
     async with session(journal_url) as connection, asyncio.timeout(20):
-        await connection.execute("SELECT FROM bridge_entry ORDER BY seq LIMIT 2 FOR UPDATE")
+        await connection.execute("SELECT FROM bridge_pending ORDER BY seq LIMIT 2 FOR UPDATE")
         assert [entry.id for entry in await journal.claim(2, lease=LEASE)] == ["2", "3"]
 
 
@@ -178,7 +179,7 @@ async def test_a_claim_that_does_not_skip_waits_and_the_test_above_finds_it(
     monkeypatch.setattr(writes, "LOCKED", "FOR UPDATE")
     journal, _ = await filled(open_journal, make_delivery, 4)
     async with session(journal_url) as connection:
-        await connection.execute("SELECT FROM bridge_entry ORDER BY seq LIMIT 2 FOR UPDATE")
+        await connection.execute("SELECT FROM bridge_pending ORDER BY seq LIMIT 2 FOR UPDATE")
         claiming = asyncio.create_task(journal.claim(2, lease=LEASE))
         async with session(journal_url) as watching, asyncio.timeout(20):
             while (await (await watching.execute(WAITING)).fetchone()) != (1,):
@@ -229,7 +230,7 @@ async def test_a_replay_never_revives_what_is_just_being_purged(
     attempt = Attempt(at=0, outcome=Outcome.FORWARDED)
     await journal.settle([Settlement(seq=entry.seq, token=entry.token, state=State.FORWARDED, attempt=attempt)])
     async with session(journal_url) as connection:
-        await connection.execute(writes._PURGE.replace("%(before)b", f"{2**60}").replace("%(limit)b", "9"))
+        assert await writes.Pruning().step(connection, bodies=0, ids=FUTURE, limit=9, now=FUTURE) == 1
         replaying = asyncio.create_task(other.replay([entry.seq]))
         async with session(journal_url) as watching, asyncio.timeout(20):
             while (await (await watching.execute(REPLAYING)).fetchone()) != (1,):
@@ -240,7 +241,7 @@ async def test_a_replay_never_revives_what_is_just_being_purged(
 
 
 REPLAYING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%ORDER BY seq FOR UPDATE'"
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%finished AS MATERIALIZED%'"
 )
 
 

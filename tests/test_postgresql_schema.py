@@ -37,15 +37,15 @@ CATALOGUE = """
 ADDS = Step(
     (
         "ALTER TABLE bridge_delivery ADD COLUMN region text",
-        "ALTER TABLE bridge_entry ADD COLUMN priority integer NOT NULL DEFAULT 0",
+        "ALTER TABLE bridge_pending ADD COLUMN priority integer NOT NULL DEFAULT 0",
         "ALTER TABLE bridge_attempt ADD COLUMN worker text",
         "ALTER TABLE bridge_tally ADD COLUMN held bigint NOT NULL DEFAULT 0",
         "ALTER TABLE bridge_content ADD COLUMN encoding text NOT NULL DEFAULT ''",
-        "CREATE INDEX bridge_entry_priority ON bridge_entry (priority, due) WHERE due IS NOT NULL",
+        "CREATE INDEX bridge_pending_priority ON bridge_pending (priority, due)",
         "CREATE TABLE bridge_region (name text PRIMARY KEY)",
     )
 )
-BREAKS = Step(("ALTER TABLE bridge_entry RENAME COLUMN due TO due_at",), needs=2)
+BREAKS = Step(("ALTER TABLE bridge_pending RENAME COLUMN due TO due_at",), needs=2)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def through_all_it_does(journal: Journal, make_delivery: Make, prefix: str
     assert len(await journal.attempts(entries[1].seq)) == 1
     assert len(await journal.find(Selection(state=State.PENDING), limit=9)) == 3
     await journal.check()
-    assert await journal.prune(bodies_before=2**60, ids_before=2**60, limit=100) == 4
+    assert await journal.prune(bodies=0, ids=0, now=2**60, limit=100) == 4
     assert [entry.id for entry in await journal.claim(9, lease=LEASE)]
     left = await journal.find(Selection(), limit=9)
     assert (await journal.census()).counts[State.PENDING] == len(left) == 3
@@ -90,7 +90,7 @@ async def through_all_it_does(journal: Journal, make_delivery: Make, prefix: str
         assert entry is not None
         settled = Settlement(seq=entry.seq, token=entry.token, state=State.SKIPPED, attempt=attempt)
         assert await journal.settle([settled]) == 1
-    await journal.prune(bodies_before=2**60, ids_before=2**60, limit=100)
+    await journal.prune(bodies=0, ids=0, now=2**60, limit=100)
 
 
 @pytest.mark.parametrize("had", range(len(MIGRATIONS)))

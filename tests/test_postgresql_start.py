@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import postgres
 import pytest
-from commands import BRIDGE, delivery, fill, run, standing_in
+from commands import BRIDGE, Process, closed_url, delivery, fill, run, standing_in
 from postgres import Cluster, free_port
-from service import service
+from service import load, service, until
 
 from bridge.model import State
 
@@ -93,6 +94,29 @@ async def test_check_shows_where_it_looked_without_the_password(tmp_path: Path, 
     assert ran.returncode == 0, ran.stderr
     assert f"postgresql://guest@127.0.0.1:{cluster.port}/postgres" in ran.stdout
     assert PASSWORD not in ran.stdout + ran.stderr
+
+
+def test_nor_does_a_bridge_for_development(tmp_path: Path, cluster: Cluster) -> None:
+    url, shown = cluster.place(user=f"guest:{PASSWORD}"), f"postgresql://guest@127.0.0.1:{cluster.port}/postgres"
+    ports = {"BRIDGE_PORT": "0", "BRIDGE_ADMIN_PORT": "0"}
+    with (
+        closed_url() as closed,
+        Process("dev", cwd=tmp_path, INNGEST_DEV=closed, BRIDGE_JOURNAL=url, **ports) as process,
+    ):
+        process.until(shown)
+        process.until("what the journal holds")
+        process.signal(signal.SIGINT)
+        assert process.ended(within=10).status == 0
+    assert PASSWORD not in process.said
+
+
+async def test_it_opens_no_more_connections_than_it_may(tmp_path: Path, cluster: Cluster) -> None:
+    more = {"BRIDGE_JOURNAL": cluster.place(application_name="few"), "BRIDGE_JOURNAL_CONNECTIONS": "1"}
+    async with standing_in() as api, service(tmp_path, api.url, more) as running:
+        async with load(running, connections=8) as acknowledged:
+            await until(lambda: len(acknowledged) >= 500)
+        # To receive, for the private listener, to forward, and to be woken.
+        assert cluster.ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'few'") == 4
 
 
 def test_looking_into_none_is_a_slip_and_a_url_may_come_from_a_file(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ async def test_a_journal_whose_tables_were_dropped_begins_anew(cluster: Cluster,
         await asyncio.gather(*(ids(journal) for _ in range(4)))  # each has connected
         with psycopg.connect(url) as connection:
             connection.execute(
-                "DROP TABLE bridge_schema, bridge_delivery, bridge_content, bridge_entry, bridge_attempt"
+                "DROP TABLE bridge_schema, bridge_delivery, bridge_content, bridge_pending, bridge_finished, bridge_attempt"
             )
             connection.execute("DROP TABLE bridge_tally, bridge_probe")
         await until_appended(journal, make_delivery("after"))

@@ -20,24 +20,9 @@ T0 = 1_767_225_600_000
 DAY = 86_400_000
 
 
-class Calendar:
-    """A clock that is set."""
-
-    def __init__(self) -> None:
-        self.now = T0
-
-    def __call__(self) -> int:
-        return self.now
-
-
 @pytest.fixture
-def calendar() -> Calendar:
-    return Calendar()
-
-
-@pytest.fixture
-def pruner(journal: Journal, calendar: Calendar) -> Pruner:
-    return Pruner(journal=journal, retention=RetentionSettings(bodies=30, ids=35), clock=calendar)
+def pruner(journal: Journal) -> Pruner:
+    return Pruner(journal=journal, retention=RetentionSettings(bodies=30, ids=35))
 
 
 async def finish(journal: Journal, state: State = State.FORWARDED) -> None:
@@ -54,43 +39,36 @@ async def only(journal: Journal) -> Entry | None:
 
 @pytest.mark.parametrize("state", [State.FORWARDED, State.SKIPPED, State.DEAD])
 async def test_the_body_goes_first_and_the_id_later(
-    journal: Journal, pruner: Pruner, calendar: Calendar, delivery: Delivery, state: State
+    journal: Journal, pruner: Pruner, delivery: Delivery, state: State
 ) -> None:
     await journal.append(delivery)
     await finish(journal, state)
-    calendar.now = T0 + 30 * DAY
-    assert not await pruner.step()
+    assert not await pruner.step(now=T0 + 30 * DAY)
     kept = await only(journal)
     assert kept is not None and kept.body == delivery.body
-    calendar.now += 1
-    assert await pruner.step()
+    assert await pruner.step(now=T0 + 30 * DAY + 1)
     purged = await only(journal)
     assert purged is not None and (purged.body, purged.headers, purged.state) == (None, None, state)
     assert not await journal.append(delivery), "its id is known still"
-    calendar.now = T0 + 35 * DAY + 1
-    assert await pruner.step()
+    assert await pruner.step(now=T0 + 35 * DAY + 1)
     assert await only(journal) is None
     assert await journal.append(delivery), "nobody sends it after so long; who does means it anew"
 
 
-async def test_what_is_pending_stays_however_old(
-    journal: Journal, pruner: Pruner, calendar: Calendar, delivery: Delivery
-) -> None:
+async def test_what_is_pending_stays_however_old(journal: Journal, pruner: Pruner, delivery: Delivery) -> None:
     await journal.append(delivery)
-    calendar.now = T0 + 1000 * DAY
-    assert not await pruner.step()
+    assert not await pruner.step(now=T0 + 1000 * DAY)
     kept = await only(journal)
     assert kept is not None and kept.body == delivery.body
 
 
 async def test_a_step_is_small_and_says_whether_there_is_more(
-    journal: Journal, pruner: Pruner, calendar: Calendar, make_delivery: Callable[..., Delivery]
+    journal: Journal, pruner: Pruner, make_delivery: Callable[..., Delivery]
 ) -> None:
     await asyncio.gather(*(journal.append(make_delivery(f"evt_{n}")) for n in range(450)))
     await finish(journal)
-    calendar.now = T0 + 40 * DAY
     left = []
-    while await pruner.step():
+    while await pruner.step(now=T0 + 40 * DAY):
         left.append((await journal.census()).counts[State.FORWARDED])
     assert left == [250, 50, 0]
 
@@ -98,14 +76,12 @@ async def test_a_step_is_small_and_says_whether_there_is_more(
 async def test_it_goes_on_by_itself_until_nothing_is_left(
     journal: Journal,
     pruner: Pruner,
-    calendar: Calendar,
     make_delivery: Callable[..., Delivery],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retention, "BETWEEN_STEPS", 0)
     await asyncio.gather(*(journal.append(make_delivery(f"evt_{n}")) for n in range(450)))
     await finish(journal)
-    calendar.now = T0 + 40 * DAY
     running = asyncio.create_task(pruner.run())
     async with asyncio.timeout(30):
         while (await journal.census()).counts[State.FORWARDED]:

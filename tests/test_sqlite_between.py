@@ -121,7 +121,7 @@ async def test_what_was_replayed_meanwhile_is_not_pruned(journal: SqliteJournal,
     entries = await journal.claim(2, now=T0, lease=LEASE)
     await journal.settle([settled(entry, State.DEAD) for entry in entries])
     between(partial(writes.replay, seqs=[entries[0].seq], now=T0, new_ids=False))
-    assert await journal.prune(bodies_before=T0 + 1, ids_before=T0 + 1, limit=10) == 2  # a body, then its row
+    assert await journal.prune(bodies=0, ids=0, now=T0 + 1, limit=10) == 2  # a body, then its row
     kept = await journal.load(entries[0].seq)
     assert kept is not None and kept.body is not None
     assert (await journal.census()).counts == {"pending": 3, "forwarded": 0, "skipped": 0, "dead": 0}

@@ -144,7 +144,7 @@ async def test_what_is_forgotten_leaves_no_row(sqlite: SqliteJournal, make_deliv
 
     await asyncio.gather(*(sqlite.append(make_delivery(f"{n}", fault="no JSON")) for n in range(5)))
     assert await sqlite._on(sqlite._quick, rows) == [(5,), (5,), (5,)]
-    await sqlite.prune(bodies_before=0, ids_before=T0 + 1, limit=4)
+    await sqlite.prune(bodies=T0 + 1, ids=0, now=T0 + 1, limit=4)
     assert await sqlite._on(sqlite._quick, rows) == [(1,), (1,), (1,)]
 
 
@@ -175,7 +175,7 @@ async def test_a_checkpoint_always_finds_a_commit_of_its_own(sqlite: SqliteJourn
     for many in (0, 100, 400):
         large = (make_delivery(f"{many}.{n}", body=b"x" * 60_000) for n in range(many))
         await asyncio.gather(*map(sqlite.append, large))
-        await sqlite.prune(bodies_before=0, ids_before=0, limit=1)  # nothing to do, but to tidy up
+        await sqlite.prune(bodies=0, ids=0, now=0, limit=1)  # nothing to do, but to tidy up
         await sqlite.census()
     steps = [each for each in statements if each.startswith(("UPDATE", "COMMIT", "PRAGMA wal_"))]
     one = "UPDATE tally SET n = n WHERE state = 'pending'"
@@ -221,7 +221,7 @@ async def test_what_is_finished_makes_nothing_slower(sqlite: SqliteJournal, make
         lambda: sqlite.find(Selection(since=T0 + 50, until=T0 + 60), limit=100),
         lambda: sqlite.find(Selection(since=T0 + 50, until=T0 + 60), limit=100, oldest_first=True),
         lambda: sqlite.find(Selection(since=T0 + 2990), limit=100),
-        lambda: sqlite.prune(bodies_before=T0, ids_before=T0, limit=10),
+        lambda: sqlite.prune(bodies=0, ids=0, now=T0, limit=10),
     ]
     await asyncio.gather(*map(append, range(100)))
     alone = [await steps(sqlite, call) for call in calls]

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -41,8 +42,8 @@ def journal_() -> None:
 def copy(*, source: str, target: str, pending: bool, as_json: bool) -> None:
     """Copy deliveries from one journal into another, such as from SQLite to PostgreSQL. The pending go first.
 
-    FROM and TO are URLs, or env:NAME for a variable that holds one: others on this machine can read a command's
-    arguments, and a URL may have a password in it. Ids stay, so events keep theirs, and so do states and attempts. What
+    FROM and TO are URLs, or env:NAME or file:PATH for a variable or a file that holds one: others on this machine can
+    read a command's arguments, and a URL may have a password in it. Ids stay, so events keep theirs, and so do states and attempts. What
     is there already is left alone: a copy that was interrupted goes on when it is called again. FROM is not changed;
     no bridge may be running on it.
 
@@ -63,10 +64,17 @@ def copy(*, source: str, target: str, pending: bool, as_json: bool) -> None:
 
 
 def _url(given: str, name: str) -> str:
-    kind, _, variable = given.partition(":")
-    url = os.environ.get(variable, "") if kind == "env" else given
+    kind, _, place = given.partition(":")
+    url = given
+    if kind == "env":
+        url = os.environ.get(place, "")
+    elif kind == "file":
+        try:
+            url = Path(place).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigInvalid([f"{name}: {place}: {getattr(error, 'strerror', None) or 'no text'}"]) from None
     if not url:
-        raise ConfigInvalid([f"{name}: {variable} is not set"])
+        raise ConfigInvalid([f"{name}: {place} is {'not set' if kind == 'env' else 'empty'}"])
     try:
         fault = journal.fault_of(url)
     except (ValueError, OSError):
@@ -83,7 +91,7 @@ async def _copy(source: str, target: str, states: tuple[State, ...], *, quiet: b
     seen, copied = 0, Counter[State]()
     async with AsyncExitStack() as stack:
         old = await stack.enter_async_context(open_journal(source))
-        await old.reserve()
+        await old.reserve(alone=True)
         new = await stack.enter_async_context(open_journal(target, create=True))
         total = (await old.census()).counts
         columns = (TextColumn("copying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -95,6 +103,7 @@ async def _copy(source: str, target: str, states: tuple[State, ...], *, quiet: b
                     seen += len(step)
                     copied[state] += await new.adopt(step)
                     progress.advance(task, len(step))
+        await old.reserve(alone=True)  # or something may have been missed
     return seen, copied
 
 

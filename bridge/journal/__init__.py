@@ -1,7 +1,7 @@
 """Where a delivery lives from the moment it is acknowledged until it is forwarded, skipped or dead.
 
-Nothing else carries a delivery from receiving to forwarding. A journal is one module here that passes
-`tests/contract/test_journals.py`.
+Nothing else carries a delivery from receiving to forwarding. A journal is one package here that has what `Kind` asks for
+and passes `tests/contract/`.
 
 What is due and whose lease has ended is told by one clock: the database's, where several machines share it. `now`, in ms,
 is for tests, which so need not wait.
@@ -9,19 +9,18 @@ is for tests, which so need not wait.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from importlib import import_module
+from typing import Protocol, cast
+from urllib.parse import urlsplit
 
 from bridge.errors import ConfigInvalid
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement, State
 
 EXPECTED = "sqlite:///path/to/file.db or postgresql://user:password@host/database"
+# The package here that knows the URLs of a scheme. Only the one in use is loaded.
+_PACKAGES = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +82,8 @@ class Journal(Protocol):
 
     async def census(self) -> Census: ...
 
-    async def prune(self, *, bodies_before: int, ids_before: int, limit: int) -> int:
-        """Forget finished entries received before then: first bodies, later the ids too. At most `limit` of each.
+    async def prune(self, *, bodies: int, ids: int, limit: int, now: int | None = None) -> int:
+        """Forget finished entries received longer than so many ms ago: first bodies, later the ids too. At most `limit` of each.
 
         How many rows were touched: 0 when there is nothing left to do.
         """
@@ -92,13 +91,33 @@ class Journal(Protocol):
     async def wait(self, seconds: float) -> None:
         """Return when something new may be due, and at the latest after so long."""
 
-    async def reserve(self) -> None:
-        """For a service that starts to work on it, until it closes it: refused where another does, and only one may."""
+    async def reserve(self, *, alone: bool = False) -> None:
+        """For a service that starts to work on it, until it closes it: refused where another does, and only one may.
+
+        `alone`: for who wants nobody to work on it now.
+        """
 
     async def check(self) -> None:
         """Return if a delivery could be stored now: by storing something."""
 
     async def close(self) -> None: ...
+
+
+class Kind(Protocol):
+    """What a package here has: all that depends on which journal it is.
+
+    `fault_of` and `shown` are asked about any URL with its scheme, the others about those in which there is no fault.
+    """
+
+    def at(self, url: str, *, connections: int, create: bool) -> Journal: ...
+
+    async def rehearse(self, url: str) -> None: ...
+
+    def exists(self, url: str) -> bool: ...
+
+    def fault_of(self, url: str) -> str: ...
+
+    def shown(self, url: str) -> str: ...
 
 
 def at(url: str, *, connections: int = 4, create: bool = True) -> Journal:
@@ -107,16 +126,7 @@ def at(url: str, *, connections: int = 4, create: bool = True) -> Journal:
     For a running loop. `connections`: at most so many to a PostgreSQL. `create`: also where there is none yet; a file that
     is not there is made in any case, so ask `exists` first. Raises ConfigInvalid where the URL names none.
     """
-    if fault := fault_of(url):
-        raise ConfigInvalid([f"journal: {fault}"])
-    # Only the one in use is loaded.
-    if _is_postgresql(url):
-        from bridge.journal.postgresql import PostgresqlJournal  # noqa: PLC0415 - as said
-
-        return PostgresqlJournal(url, connections=connections, create=create)
-    from bridge.journal.sqlite import SqliteJournal  # noqa: PLC0415 - as said
-
-    return SqliteJournal(path_of(url))
+    return _kind(url).at(url, connections=connections, create=create)
 
 
 async def open(  # noqa: A001 - journal.open(url), as gzip.open(path)
@@ -140,71 +150,37 @@ async def rehearse(url: str) -> None:
 
     Raises ConfigInvalid where the URL names none, JournalUnavailable where not.
     """
-    if _is_postgresql(url):
-        from bridge.journal.postgresql import rehearse  # noqa: PLC0415 - only the one in use is loaded
-
-        await rehearse(url)
-        return
-    with _one_to_try(url) as tried:
-        store = at(tried)
-        try:
-            await store.check()
-        finally:
-            await store.close()
+    await _kind(url).rehearse(url)
 
 
-@contextmanager
-def _one_to_try(url: str) -> Iterator[str]:
-    """The journal; where there is none yet, one beside its place that is gone afterwards."""
-    if exists(url) or not os.access(folder := path_of(url).parent, os.W_OK | os.X_OK):
-        yield url
-        return
-    with TemporaryDirectory(prefix=".bridge-check-", dir=folder) as beside:
-        yield f"sqlite:///{Path(beside).resolve()}/bridge.db"
+def exists(url: str) -> bool:
+    """Whether there is a journal already, as far as can be told without opening it. Raises ConfigInvalid as above."""
+    return _kind(url).exists(url)
 
 
 def fault_of(url: str) -> str:
     """What is wrong with a journal's URL, without touching it; empty: nothing. Quotes nothing that may be a password."""
-    if _is_postgresql(url):
-        from bridge.journal.postgresql.url import fault_of  # noqa: PLC0415 - as above
-
-        return fault_of(url)
-    parts = urlsplit(url)
-    if parts.scheme != "sqlite":
-        what = f"unknown scheme `{parts.scheme}`" if parts.scheme else "no URL"
-        return f"{what}, expected {EXPECTED}"
-    if "\0" in str(path_of(url)):
-        return "there is a NUL in its path"
-    if not parts.netloc and path_of(url).is_dir():
-        return f"{path_of(url)} is a directory, expected sqlite:///path/to/file.db"
-    if parts.netloc or parts.path.endswith("/"):
-        return "expected sqlite:///path/to/file.db, with three slashes and the name of a file"
-    return ""
+    package = _package(url)
+    if package is None:
+        scheme = urlsplit(url).scheme
+        return f"unknown scheme `{scheme}`, expected {EXPECTED}" if scheme else f"no URL, expected {EXPECTED}"
+    return package.fault_of(url)
 
 
 def shown(url: str) -> str:
     """As it may be printed: without a password."""
-    if _is_postgresql(url):
-        from bridge.journal.postgresql.url import shown  # noqa: PLC0415 - as above
-
-        return shown(url)
-    return url
+    package = _package(url)
+    return "" if package is None else package.shown(url)
 
 
-def exists(url: str) -> bool:
-    """Whether there is a journal at this URL already, as far as can be told without opening it."""
-    return _is_postgresql(url) or path_of(url).exists()
+def _kind(url: str) -> Kind:
+    package = _package(url)
+    if package is None or package.fault_of(url):
+        raise ConfigInvalid([f"journal: {fault_of(url)}"])
+    return package
 
 
-def path_of(url: str) -> Path:
-    """The file of a `sqlite:` URL: a bare name is in the working directory, a path begins at the root.
-
-    `sqlite:///bridge.db`, `sqlite:///var/lib/bridge.db` or `sqlite:////var/lib/bridge.db`, `sqlite:///./sub/bridge.db`.
-    """
-    path = unquote(urlsplit(url).path).removeprefix("/")
-    return Path(path) if "/" not in path or path.startswith(("./", "../")) else Path("/", path)
-
-
-def _is_postgresql(url: str) -> bool:
-    """By the two names libpq knows."""
-    return url.startswith(("postgresql://", "postgres://"))
+def _package(url: str) -> Kind | None:
+    scheme, _, _ = url.partition(":")
+    name = _PACKAGES.get(scheme)
+    return None if name is None else cast(Kind, import_module(f"bridge.journal.{name}"))

@@ -78,11 +78,6 @@ def check(settlements: Sequence[Settlement]) -> None:
             raise ValueError(f"{each.state}: an entry that was not tried can only be given back")
 
 
-def due_of(settlement: Settlement, now: int) -> int | None:
-    """When it may be claimed again; None: never."""
-    return None if settlement.wait is None else now + settlement.wait
-
-
 def adopted_due(entry: Entry) -> int | None:
     """When it may be claimed here: one that was claimed where it comes from, at once."""
     return entry.received_at if entry.token else entry.due

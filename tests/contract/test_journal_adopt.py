@@ -56,6 +56,13 @@ async def test_a_pending_entry_is_due_when_it_was(journal: Journal, delivery: De
     assert (census.counts[State.PENDING], census.oldest_pending) == (1, T0)
 
 
+async def test_the_oldest_pending_may_be_one_that_was_brought_last(journal: Journal, make_delivery: Make) -> None:
+    await journal.append(make_delivery("new", received_at=T0))
+    old = make_delivery("old", received_at=T0 - 86_400_000)
+    assert await journal.adopt([history(old, due=old.received_at)]) == 1
+    assert (await journal.census()).oldest_pending == old.received_at
+
+
 async def test_a_claim_stays_where_it_was_made(journal: Journal, delivery: Delivery) -> None:
     assert await journal.adopt([history(delivery, due=T0 + 90_000, token="4711")]) == 1
     entry = await the_one(journal)

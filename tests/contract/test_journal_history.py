@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import TypeAlias
 
 import pytest
@@ -40,7 +41,7 @@ async def one_of_each_state(journal: Journal, make_delivery: Make) -> dict[State
 async def prune(journal: Journal, *, bodies_before: int = 0, ids_before: int = 0, limit: int = 1000) -> int:
     """Until there is nothing left to do."""
     steps = 0
-    while touched := await journal.prune(bodies_before=bodies_before, ids_before=ids_before, limit=limit):
+    while touched := await journal.prune(bodies=T0 - bodies_before, ids=T0 - ids_before, now=T0, limit=limit):
         assert 0 < touched <= 2 * limit
         steps += 1
     return steps
@@ -268,15 +269,23 @@ async def test_pruning_goes_in_steps_of_the_limit(journal: Journal, make_deliver
     for n in range(10):
         await journal.append(make_delivery(f"{n}"))
     await finish(journal)
-    assert await journal.prune(bodies_before=T0 + 1, ids_before=0, limit=4) == 4
-    assert await journal.prune(bodies_before=T0 + 1, ids_before=0, limit=100) == 6
-    assert await journal.prune(bodies_before=T0 + 1, ids_before=T0 + 1, limit=4) == 4
+    assert await journal.prune(bodies=0, ids=T0 + 1, now=T0 + 1, limit=4) == 4
+    assert await journal.prune(bodies=0, ids=T0 + 1, now=T0 + 1, limit=100) == 6
+    assert await journal.prune(bodies=0, ids=0, now=T0 + 1, limit=4) == 4
     assert await names(journal, oldest_first=True) == [f"{n}" for n in range(4, 10)]
 
 
 async def test_what_is_new_is_not_pruned(journal: Journal, make_delivery: Make) -> None:
     found = await one_of_each_state(journal, make_delivery)
-    assert await journal.prune(bodies_before=T0, ids_before=T0, limit=100) == 0
+    assert await journal.prune(bodies=0, ids=0, now=T0, limit=100) == 0
     for entry in found.values():
         loaded = await journal.load(entry.seq)
         assert loaded is not None and loaded.body is not None
+
+
+async def test_the_longest_id_there_can_be_is_stored_and_known_again(journal: Journal, make_delivery: Make) -> None:
+    random = Random(0)
+    delivery = make_delivery("".join(chr(random.randrange(0x10000, 0x20000)) for _ in range(255)), source="s" * 64)
+    assert await journal.append(delivery)
+    assert not await journal.append(delivery)
+    assert await names(journal) == [delivery.id]

@@ -154,7 +154,7 @@ async def test_a_closed_journal_says_so(journal: Journal, delivery: Delivery) ->
         journal.load(1),
         journal.attempts(1),
         journal.census(),
-        journal.prune(bodies_before=T0, ids_before=T0, limit=1),
+        journal.prune(bodies=0, ids=0, now=T0, limit=1),
         journal.wait(FOR_EVER),
         journal.reserve(),
         journal.check(),

@@ -1,7 +1,7 @@
 """The journal in a PostgreSQL database, for any number of machines that receive and forward.
 
 What is due, and whose lease has ended, is told by the database's clock. What the bridge has promised someone, an append or a
-replay, is durable as the server is configured (`synchronous_commit`); what a forwarder does is not waited for: after a power
+replay, is durable as the server is configured (`synchronous_commit`), and on its disk at least; what a forwarder does is not waited for: after a power
 cut of the server its last moments are forwarded again, with the same ids.
 """
 
@@ -19,12 +19,15 @@ from bridge.journal import Census, History
 from bridge.journal.group_commit import GroupCommit
 from bridge.journal.postgresql import appends, reads, writes
 from bridge.journal.postgresql.presence import Presence
-from bridge.journal.postgresql.schema import migrate, schema_number
+from bridge.journal.postgresql.schema import check_known, migrate, schema_number
 from bridge.journal.postgresql.server import Job, Server, T
+from bridge.journal.postgresql.url import fault_of, shown
 from bridge.journal.rows import Row, check, row_of
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement
 
-# Seconds a statement may take that a provider waits for. Slack gives up on us after three.
+__all__ = ["PostgresqlJournal", "at", "exists", "fault_of", "rehearse", "shown"]
+
+# Seconds a statement may take that a provider waits for, or a scrape. Slack gives up on us after three.
 _WITHIN = 2.0
 # Seconds between two rings: who hears one looks for everything that is due.
 _BETWEEN_RINGS = 0.01
@@ -40,7 +43,8 @@ class PostgresqlJournal:
         """
         self._server = Server(url, most=connections, create=create)
         self._presence = Presence(self._server)
-        self._commits = GroupCommit(self._write, committed=self._ring)
+        self._commits = GroupCommit(self._write, committed=self._ring, patience=_WITHIN)
+        self._pruning = writes.Pruning()
         self._unheard = False
         self._ringing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -91,22 +95,25 @@ class PostgresqlJournal:
         return await self._on(partial(reads.attempts, seq=seq))
 
     async def census(self) -> Census:
-        return await self._on(reads.census)
+        self._check_open()
+        return await self._server.run(reads.census, within=_WITHIN)
 
-    async def prune(self, *, bodies_before: int, ids_before: int, limit: int) -> int:
-        return await self._on(partial(writes.prune, bodies_before=bodies_before, ids_before=ids_before, limit=limit))
+    async def prune(self, *, bodies: int, ids: int, limit: int, now: int | None = None) -> int:
+        return await self._on(partial(self._pruning.step, bodies=bodies, ids=ids, limit=limit, now=now))
 
     async def wait(self, seconds: float) -> None:
         self._check_open()
         await self._presence.wait(seconds)
 
-    async def reserve(self) -> None:
-        """For any number of services."""
+    async def reserve(self, *, alone: bool = False) -> None:
+        """For any number of services; for one who wants to be alone, as long as none starts."""
         self._check_open()
+        if alone and await self._on(reads.at_work):
+            raise JournalUnavailable(f"{self._server.name}: a bridge is running on it: stop it first")
 
     async def check(self) -> None:
         self._check_open()
-        await self._server.run(writes.probe, within=_WITHIN)
+        await self._server.run(appends.probe, within=_WITHIN)
 
     async def close(self) -> None:
         """Never raises. What was accepted is committed first."""
@@ -146,6 +153,17 @@ class PostgresqlJournal:
             raise JournalUnavailable(f"{self._server.name}: closed")
 
 
+def at(url: str, *, connections: int, create: bool) -> PostgresqlJournal:
+    """As `bridge.journal.at`."""
+    return PostgresqlJournal(url, connections=connections, create=create)
+
+
+def exists(url: str) -> bool:
+    """As `bridge.journal.exists`: only a connection could tell."""
+    del url
+    return True
+
+
 async def rehearse(url: str) -> None:
     """As `bridge.journal.rehearse`."""
     server = Server(url, most=1, migrated=True)
@@ -157,8 +175,9 @@ async def rehearse(url: str) -> None:
 
 async def _rehearse(connection: AsyncConnection) -> None:
     if await schema_number(connection):
-        await writes.probe(connection)
+        await check_known(connection)
+        await appends.probe(connection)
         return
     async with connection.transaction(force_rollback=True):
         await migrate(connection)
-        await writes.probe(connection)
+        await appends.probe(connection)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import urandom
 
 from psycopg import AsyncConnection
 
 from bridge.journal import History
-from bridge.journal.postgresql.sql import COUNTED, NOW
+from bridge.journal.postgresql.sql import COUNTED, NOW, SLOT
 from bridge.journal.rows import Row, adopted_due, headers_written, storable
 from bridge.model import Entry
 
@@ -27,21 +28,21 @@ _APPEND = f"""
         RETURNING seq
     ), fresh AS MATERIALIZED (
         SELECT seq, place, received_at, size, fault FROM given JOIN stored USING (seq)
-    ), contents AS (
+    ), moved AS (
+        SELECT NULL AS before, CASE fault WHEN '' THEN 'pending' ELSE 'dead' END AS after FROM fresh
+    ), {COUNTED}, contents AS (
         INSERT INTO bridge_content (received_at, seq, headers, body)
         SELECT received_at, seq, headers, body FROM fresh
         JOIN unnest(%b::text[], %b::bytea[]) WITH ORDINALITY AS each (headers, body, place) USING (place)
-    ), entries AS (
-        INSERT INTO bridge_entry (seq, due, size, attempts, tries, state)
-        SELECT seq, CASE fault WHEN '' THEN least(received_at, {NOW}) END, size, (fault <> '')::integer,
-            (fault <> '')::integer, CASE fault WHEN '' THEN 'pending' ELSE 'dead' END
-        FROM fresh
+    ), pending AS (
+        INSERT INTO bridge_pending (seq, due, size)
+        SELECT seq, least(received_at, {NOW}), size FROM fresh WHERE fault = ''
+    ), finished AS (
+        INSERT INTO bridge_finished (seq, attempts, tries, state) SELECT seq, 1, 1, 'dead' FROM fresh WHERE fault <> ''
     ), attempts AS (
         INSERT INTO bridge_attempt (seq, n, at, outcome, error, events)
         SELECT seq, 1, received_at, 'unusable', fault, 0 FROM fresh WHERE fault <> ''
-    ), moved AS (
-        SELECT NULL AS before, CASE fault WHEN '' THEN 'pending' ELSE 'dead' END AS after FROM fresh
-    ), {COUNTED}
+    )
     SELECT place - 1 FROM given LEFT JOIN stored USING (seq) WHERE stored.seq IS NULL
 """  # noqa: S608 - our own text
 
@@ -71,22 +72,24 @@ _ADOPT = f"""
         RETURNING seq
     ), fresh AS MATERIALIZED (
         SELECT given.* FROM given JOIN stored USING (seq)
-    ), tried AS MATERIALIZED (
+    ), moved AS (
+        SELECT NULL AS before, state AS after FROM fresh
+    ), {COUNTED}, tried AS MATERIALIZED (
         SELECT seq, row_number() OVER (PARTITION BY seq ORDER BY number) AS n, at, outcome, error, events
         FROM fresh JOIN unnest(%b::bigint[], %b::bigint[], %b::text[], %b::text[], %b::integer[])
             WITH ORDINALITY AS each (place, at, outcome, error, events, number) USING (place)
     ), contents AS (
         INSERT INTO bridge_content (received_at, seq, headers, body)
         SELECT received_at, seq, headers, body FROM fresh WHERE body IS NOT NULL
-    ), entries AS (
-        INSERT INTO bridge_entry (seq, due, size, attempts, tries, replays, generation, state)
-        SELECT seq, due, size, attempts, (SELECT count(*) FROM tried WHERE tried.seq = fresh.seq), replays, generation, state
-        FROM fresh
+    ), pending AS (
+        INSERT INTO bridge_pending (seq, due, size, attempts, tries, replays, generation)
+        SELECT seq, due, size, attempts, (SELECT count(*) FROM tried WHERE tried.seq = fresh.seq), replays, generation FROM fresh WHERE state = 'pending'
+    ), finished AS (
+        INSERT INTO bridge_finished (seq, attempts, tries, replays, generation, state)
+        SELECT seq, attempts, (SELECT count(*) FROM tried WHERE tried.seq = fresh.seq), replays, generation, state FROM fresh WHERE state <> 'pending'
     ), attempts AS (
         INSERT INTO bridge_attempt (seq, n, at, outcome, error, events) SELECT seq, n, at, outcome, error, events FROM tried
-    ), moved AS (
-        SELECT NULL AS before, state AS after FROM fresh
-    ), {COUNTED}
+    )
     SELECT count(*) FROM stored
 """  # noqa: S608 - our own text
 
@@ -122,3 +125,15 @@ def _adopted(entry: Entry) -> tuple[object, ...]:
         entry.replays,
         entry.generation,
     )
+
+
+_PROBE = f"""
+    INSERT INTO bridge_probe (slot, noise) VALUES ({SLOT}, %b) ON CONFLICT (slot) DO UPDATE SET noise = excluded.noise
+"""  # noqa: S608 - our own text
+
+
+async def probe(connection: AsyncConnection) -> None:
+    """Do what an append does, and take it back; then store about as much: the smallest writes a page of each table and index."""
+    async with connection.transaction(force_rollback=True):
+        await append(connection, [("probe", urandom(16).hex(), "", "", "", 0, 0, 0, "{}", b"", "")])
+    await connection.execute(_PROBE, (urandom(16_384),))

@@ -14,10 +14,11 @@ from psycopg import AsyncConnection
 
 from bridge.errors import JournalUnavailable
 from bridge.journal.postgresql.server import Server
-from bridge.journal.postgresql.sql import LISTEN
+from bridge.journal.postgresql.sql import LISTEN, WORKING
 
-# Shared: after a lost connection the server may believe in our last session for a while.
-_LIVE = "SELECT pg_advisory_lock_shared({})"
+# That this holder lives, and that somebody works on this journal. Shared: after a lost connection the server may believe in
+# our last session for a while.
+_LIVE = f"SELECT pg_advisory_lock_shared({{}}), pg_advisory_lock_shared({WORKING})"
 _LEAVE = "SELECT pg_advisory_unlock_all()"
 # Seconds for a server to answer.
 _PATIENCE = 1.0

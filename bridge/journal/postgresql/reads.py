@@ -10,16 +10,21 @@ from bridge.journal import Census
 from bridge.journal.rows import entry_of, storable
 from bridge.model import Attempt, Entry, Outcome, Selection, State
 
+# Of those in `e`, an entry, and `d`, what it is of.
 ENTRY = (
     "e.seq, d.source, d.provider, d.prefix, d.id, d.type, d.occurred_at, d.received_at, d.size,"
     " e.state, e.due, coalesce(e.token::text, ''), e.attempts, e.replays, e.generation"
 )
+_ENTRIES = """(
+        SELECT seq, 'pending'::text COLLATE "C" AS state, due, token, attempts, replays, generation FROM bridge_pending
+        UNION ALL SELECT seq, state, NULL, NULL, attempts, replays, generation FROM bridge_finished
+    )"""
 _FIND = f"""
-    SELECT {ENTRY}, NULL, NULL FROM bridge_entry AS e JOIN bridge_delivery AS d ON d.seq = e.seq
+    SELECT {ENTRY}, NULL, NULL FROM {_ENTRIES} AS e JOIN bridge_delivery AS d ON d.seq = e.seq
     WHERE {{}} ORDER BY e.seq {{}} LIMIT %(limit)s
 """  # noqa: S608 - our own text
 _LOAD = f"""
-    SELECT {ENTRY}, c.headers, c.body FROM bridge_entry AS e JOIN bridge_delivery AS d ON d.seq = e.seq
+    SELECT {ENTRY}, c.headers, c.body FROM {_ENTRIES} AS e JOIN bridge_delivery AS d ON d.seq = e.seq
     LEFT JOIN bridge_content AS c ON c.received_at = d.received_at AND c.seq = d.seq WHERE e.seq = %b
 """  # noqa: S608 - our own text
 _RECEIVED = """
@@ -27,13 +32,28 @@ _RECEIVED = """
     WHERE received_at >= coalesce(%b::bigint, 0) AND received_at < coalesce(%b::bigint, 9223372036854775807)
 """
 _ATTEMPTS = "SELECT at, outcome, error, events FROM bridge_attempt WHERE seq = %b ORDER BY n"
+# The oldest: the first to come, or where older ones came later, from another journal, the first to be due.
 _CENSUS = """
     SELECT sum(pending)::bigint, sum(forwarded)::bigint, sum(skipped)::bigint, sum(dead)::bigint, (
-        SELECT received_at FROM bridge_delivery WHERE seq = (
-            SELECT min(seq) FROM bridge_entry WHERE state = 'pending' AND state <> 'forwarded'
+        SELECT min(received_at) FROM bridge_delivery WHERE seq IN (
+            (SELECT min(seq) FROM bridge_pending), (SELECT seq FROM bridge_pending ORDER BY due, seq LIMIT 1)
         )
     ) FROM bridge_tally
 """
+
+
+# The journal's own number: see WORKING.
+_AT_WORK = """
+    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2
+        AND classid = 25186 AND objid = 'bridge_pending'::regclass::oid
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+async def at_work(connection: AsyncConnection) -> bool:
+    """Whether anybody claims from this journal."""
+    row = await (await connection.execute(_AT_WORK)).fetchone()
+    return row is not None and row[0] > 0
 
 
 async def find(
@@ -50,7 +70,7 @@ async def find(
         "d.type = %(type)s": selection.type and storable(selection.type),
         "d.received_at >= %(since)s": selection.since,
         "d.received_at < %(until)s": selection.until,
-        ("e.seq > %(beyond)s" if oldest_first else "e.seq < %(beyond)s"): beyond,
+        _both("> %(beyond)s" if oldest_first else "< %(beyond)s"): beyond,
         **await _received(connection, selection),
     }
     terms = {term: value for term, value in asked.items() if value is not None}
@@ -68,7 +88,12 @@ async def _received(connection: AsyncConnection, selection: Selection) -> Mappin
     cursor = await connection.execute(_RECEIVED, (selection.since, selection.until))
     row = await cursor.fetchone()
     first, last = (0, 0) if row is None or row[0] is None else row
-    return {"e.seq >= %(first)s": first, "e.seq <= %(last)s": last}
+    return {_both(">= %(first)s"): first, _both("<= %(last)s"): last}
+
+
+def _both(bound: str) -> str:
+    """Said of both tables: PostgreSQL concludes that they are the same of one seq, but not of a range of them."""
+    return f"e.seq {bound} AND d.seq {bound}"
 
 
 async def load(connection: AsyncConnection, seq: int) -> Entry | None:
@@ -85,7 +110,7 @@ async def attempts(connection: AsyncConnection, seq: int) -> list[Attempt]:
 
 
 async def census(connection: AsyncConnection) -> Census:
-    """As `Journal.census`: a few rows, and the first of an index."""
+    """As `Journal.census`: a few rows, and the first of two indexes."""
     row = await (await connection.execute(_CENSUS)).fetchone()
     *counts, oldest = row or (0, 0, 0, 0, None)
     states = (State.PENDING, State.FORWARDED, State.SKIPPED, State.DEAD)

@@ -58,26 +58,40 @@ _FIRST = Step(
             PRIMARY KEY (received_at, seq)
         )
         """,
-        # What changes: narrow, with room in each page for the next version of its rows, and vacuumed by the number of
-        # changes, not by how many rows are finished. due IS NULL: finished. token: of the claim; holder: whose it is.
+        # What changes: narrow, and in it what is pending alone, so that all which is finished costs a claim nothing, and
+        # a vacuum little. Each claim writes a row anew, for which there is room in its page. Vacuumed by the number of
+        # changes, its indexes too: PostgreSQL would leave those that lead to few dead rows, and a claim begins where they
+        # are. token: of the claim; holder: whose it is.
         """
-        CREATE TABLE bridge_entry (
+        CREATE TABLE bridge_pending (
             seq bigint PRIMARY KEY,
-            due bigint,
+            due bigint NOT NULL,
             holder bigint,
             token bigint,
             size integer NOT NULL,
             attempts integer NOT NULL DEFAULT 0,
             tries integer NOT NULL DEFAULT 0,
             replays integer NOT NULL DEFAULT 0,
+            generation integer NOT NULL DEFAULT 0
+        ) WITH (
+            fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+            vacuum_index_cleanup = on, vacuum_truncate = off
+        )
+        """,
+        "CREATE INDEX bridge_pending_due ON bridge_pending (due, seq)",
+        # What became of the others. Written once, and deleted when the id is forgotten, or when it is replayed.
+        """
+        CREATE TABLE bridge_finished (
+            seq bigint PRIMARY KEY,
+            attempts integer NOT NULL,
+            tries integer NOT NULL,
+            replays integer NOT NULL DEFAULT 0,
             generation integer NOT NULL DEFAULT 0,
             state text COLLATE "C" NOT NULL
-        ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000)
+        )
         """,
-        # Holds the pending alone, in the order of claims: ten million finished rows behind it cost a claim nothing.
-        "CREATE INDEX bridge_entry_due ON bridge_entry (due, seq) WHERE due IS NOT NULL",
-        # The oldest pending, and what a person asks for. The forwarded, nearly all, are not in it.
-        "CREATE INDEX bridge_entry_state ON bridge_entry (state, seq) WHERE state <> 'forwarded'",
+        # What a person asks for. The forwarded, nearly all, are not in it.
+        "CREATE INDEX bridge_finished_state ON bridge_finished (state, seq) WHERE state <> 'forwarded'",
         # n: the entry's `tries`. The newest 100 of each entry.
         """
         CREATE TABLE bridge_attempt (
@@ -100,7 +114,7 @@ _FIRST = Step(
             dead bigint NOT NULL DEFAULT 0
         ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)
         """,
-        "INSERT INTO bridge_tally (slot) SELECT generate_series(0, 31)",
+        "INSERT INTO bridge_tally (slot) SELECT generate_series(0, 255)",
         # What every check writes over.
         "CREATE TABLE bridge_probe (slot integer PRIMARY KEY, noise bytea NOT NULL)",
         "ALTER TABLE bridge_probe ALTER noise SET STORAGE EXTERNAL",
@@ -113,7 +127,7 @@ MIGRATIONS: tuple[Step, ...] = (_FIRST,)
 async def migrate(connection: AsyncConnection, migrations: Sequence[Step] = MIGRATIONS) -> bool:
     """Bring the schema up to date: all missing steps in one transaction, by one process at a time.
 
-    True: there was none before. Raises JournalUnavailable where a release has been here that this one can't work with.
+    True: there was none before. Raises JournalUnavailable as `check_known` does.
     """
     found = await schema_number(connection)
     if found < len(migrations):
@@ -123,14 +137,19 @@ async def migrate(connection: AsyncConnection, migrations: Sequence[Step] = MIGR
             found = await schema_number(connection)
             for number, step in enumerate(migrations[found:], found + 1):
                 await _apply(connection, number, step)
+    await check_known(connection, len(migrations))
+    return found == 0
+
+
+async def check_known(connection: AsyncConnection, known: int = len(MIGRATIONS)) -> None:
+    """Raises JournalUnavailable where a release has been here that one which knows so many steps can't work with."""
     cursor = await connection.execute("SELECT max(needs) FROM bridge_schema")
     [(needs,)] = await cursor.fetchall()
-    if needs > len(migrations):
+    if needs > known:
         raise JournalUnavailable(
             f"its schema is that of a newer release and needs one that knows number {needs}, "
-            f"this one knows {len(migrations)}: run the newer release"
+            f"this one knows {known}: run the newer release"
         )
-    return found == 0
 
 
 async def schema_number(connection: AsyncConnection) -> int:

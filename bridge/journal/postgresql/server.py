@@ -36,7 +36,6 @@ _CLASHES = 5
 
 _WORDS: dict[type[psycopg.Error], str] = {
     errors.DiskFull: "the disk is full",
-    errors.TooManyConnections: "too many connections",
     errors.ReadOnlySqlTransaction: "can't be written: read-only",
     errors.QueryCanceled: "ran over `statement_timeout`",
     errors.LockNotAvailable: "locked by another transaction",
@@ -48,13 +47,19 @@ _WORDS: dict[type[psycopg.Error], str] = {
 _LOST = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, errors.ReadOnlySqlTransaction)
 # What stands before the reason, in libpq's words and psycopg's.
 _REASON = re.compile(
-    r" failed: |connection is bad: |failed to resolve host .*?: |: (?=connection timeout expired)|^(?=connection timeout)"
+    r" failed: |connection is bad: |failed to resolve host .*?: (?:\[Errno -?[0-9]+\] )?|: (?=connection timeout expired)|^(?=connection timeout)"
 )
+# What holds every text: the second takes all bytes as they come.
+_ENCODINGS = ("UTF8", "SQL_ASCII")
 _CLASHED = (errors.DeadlockDetected, errors.SerializationFailure)
 
 
 class Server:
-    """At most `most` connections at a time: who comes then waits."""
+    """At most `most` connections at a time: who comes then waits.
+
+    A connection is `_opening`, and while it is made ready `_preparing`; then it is `_busy` with a job, or `_idle`. `_running`
+    are the tasks of jobs and openings, which go on when their callers leave.
+    """
 
     def __init__(
         self,
@@ -103,9 +108,12 @@ class Server:
         self._busy.discard(connection)
         return connection
 
-    async def _connect(self) -> AsyncConnection:
-        """A new connection; the schema is up to date. One is opened at a time."""
+    async def _connect(self) -> tuple[AsyncConnection, bool]:
+        """A new connection, and whether it was there already; the schema is up to date. One is opened at a time."""
         async with self._connecting:
+            left = self._opening is not None and self._opening.done()  # by those who could not wait for it
+            if left and self._opening is not None and self._opening.exception() is not None:
+                self._opening = None  # what was in its way then says nothing of now
             if self._opening is None:
                 if asyncio.get_running_loop().time() < self._not_before:
                     raise JournalUnavailable(self._why)
@@ -115,7 +123,7 @@ class Server:
             if not self._opening.done():  # it goes on, for the next one
                 raise self._unavailable("does not answer")
             opened, self._opening = self._opening, None
-            return opened.result()
+            return opened.result(), left
 
     async def close(self) -> None:
         """Never raises. What is running is waited for, but not for long."""
@@ -156,6 +164,9 @@ class Server:
                             await each.close()
                         self._idle.clear()
                     raise self.unavailable(error) from error
+                except asyncio.CancelledError:  # it took too long: the next one had better not meet what was in the way
+                    connection.pgconn.finish()
+                    raise
                 finally:
                     self._give_back(connection)
 
@@ -164,7 +175,7 @@ class Server:
         while beyond or not self._idle:
             beyond = False
             try:
-                connection = await self._connect()
+                connection, is_old = await self._connect()
             except JournalUnavailable:
                 if not self._busy and not self._idle:
                     raise
@@ -174,7 +185,7 @@ class Server:
                     await self._freed.wait()
                 continue
             self._busy.add(connection)
-            return connection, False
+            return connection, is_old
         connection = self._idle.pop()
         self._busy.add(connection)
         return connection, True
@@ -216,6 +227,9 @@ class Server:
         return connection
 
     async def _prepare(self, connection: AsyncConnection) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding not in _ENCODINGS:
+            raise JournalUnavailable(f"its encoding is {encoding}, which can't hold every text: create it with UTF8")
         await connection.execute(SESSION)
         if self._migrated:
             return

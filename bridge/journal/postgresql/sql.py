@@ -8,10 +8,12 @@ NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 CLOCK = f"clock AS MATERIALIZED (SELECT coalesce(%(now)b::bigint, {NOW}) AS now)"
 
 # Rows of the tally: each session has one to count in, so that few wait for each other. As many as the schema has made.
-SLOTS = 32
+SLOTS = 256
 SLOT = f"mod(pg_backend_pid(), {SLOTS})"
-# Keeps the tally, of the rows of `moved`: the state each entry had before, and the one it has after; NULL: none. At the
-# end of a statement: the slot is locked until it is committed, and whoever shares it waits.
+# Keeps the tally, of the rows of `moved`: the state each entry had before, and the one it has after; NULL: none. Before
+# whatever else a statement changes unasked, for PostgreSQL takes those from the last to the first: the slot is locked until
+# the commit, and whoever shares it waits. An update even of nothing to count: a repetition is acknowledged by a commit of
+# its own, behind that of the delivery it repeats.
 COUNTED = f"""
     counted AS (
         UPDATE bridge_tally AS t SET pending = t.pending + n.pending, forwarded = t.forwarded + n.forwarded,
@@ -32,12 +34,19 @@ COUNTED = f"""
 # the statement itself, so that no connection is left in that mode.
 QUICK = "set_config('synchronous_commit', 'off', true)"
 
-# For each session. Plans are made once, and for large tables also while they are small: every statement has an index to go
-# by, and the statistics of a new table would lead elsewhere until it is analyzed.
+# For each session, whatever its user or database is set to. Plans are made once, and for large tables also while they are
+# small: every statement has an index to go by, and the statistics of a new table would lead elsewhere until it is analyzed.
+# What waits for a lock has to see what was done meanwhile. A process that stands still must not keep what others need. And
+# what is acknowledged is on a disk at least, also where others do without.
 SESSION = """
     SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
-        set_config('jit', 'off', false)
+        set_config('jit', 'off', false), set_config('default_transaction_isolation', 'read committed', false),
+        set_config('idle_in_transaction_session_timeout', '5s', false),
+        set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
 """
+
+# The two numbers of the lock that all who claim share: the second is the journal's own, for a database may have several.
+WORKING = "25186, 'bridge_pending'::regclass::oid::integer"
 
 # A transaction that only tells: it is not synced.
 RING = "SELECT pg_notify('bridge', '')"

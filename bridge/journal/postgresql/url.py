@@ -26,6 +26,8 @@ _DEFAULTS = {
     "tcp_user_timeout": "10000",
     "target_session_attrs": "read-write",
 }
+# What no URL changes: rows are read and written as this.
+_FIXED = {"client_encoding": "UTF8"}
 
 
 def parameters(url: str) -> dict[str, str]:
@@ -38,7 +40,7 @@ def parameters(url: str) -> dict[str, str]:
     path = url.partition("://")[2].partition("/")[2].partition("?")[0]
     if "@" in hosts + path or not all(port.isdecimal() for port in ports.split(",") if port):
         raise ValueError(f"not understood: {_ENCODE}")
-    return _DEFAULTS | {key: str(value) for key, value in given.items()}
+    return _DEFAULTS | {key: str(value) for key, value in given.items()} | _FIXED
 
 
 def fault_of(url: str) -> str:

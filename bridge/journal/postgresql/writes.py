@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import urandom
 from secrets import randbelow
 
 from psycopg import AsyncConnection
 
 from bridge.journal.postgresql.reads import ENTRY
-from bridge.journal.postgresql.sql import CLOCK, COUNTED, QUICK, RING, SLOT
+from bridge.journal.postgresql.sql import CLOCK, COUNTED, QUICK, RING
 from bridge.journal.rows import MOST_CLAIMED, entry_of, storable
 from bridge.model import Entry, Settlement
 
-# SKIP LOCKED: nobody waits for another's claim, and nobody gets what another is just taking. The limit is a part of the
+# SKIP LOCKED: nobody waits for another's claim, and nobody gets what another is just taking; a test takes it away. The limit is a part of the
 # text: the plan for an unknown one would be made for a tenth of the table.
 LOCKED = "FOR UPDATE SKIP LOCKED"
 _CLAIM = f"""
     WITH {CLOCK}, picked AS MATERIALIZED (
-        SELECT seq, due, size FROM bridge_entry WHERE due <= (SELECT now FROM clock) ORDER BY due, seq LIMIT {{limit}} {{locked}}
+        SELECT seq, due, size FROM bridge_pending WHERE due <= (SELECT now FROM clock) ORDER BY due, seq LIMIT {{limit}} {{locked}}
     ), weighed AS (
         SELECT seq, row_number() OVER w AS place, sum(size) OVER w AS weight FROM picked WINDOW w AS (ORDER BY due, seq)
     ), taken AS (
-        UPDATE bridge_entry AS e SET due = clock.now + %(lease)b::bigint, holder = %(holder)b::bigint, token = %(token)b::bigint
+        UPDATE bridge_pending AS e SET due = clock.now + %(lease)b::bigint, holder = %(holder)b::bigint, token = %(token)b::bigint
         FROM weighed, clock WHERE e.seq = weighed.seq AND (place = 1 OR weight <= {MOST_CLAIMED})
-        RETURNING e.*, place
+        RETURNING e.*, 'pending' AS state, place
     )
     SELECT {ENTRY}, c.headers, c.body FROM taken AS e JOIN bridge_delivery AS d ON d.seq = e.seq
     JOIN bridge_content AS c ON c.received_at = d.received_at AND c.seq = d.seq, {QUICK}
@@ -48,25 +47,30 @@ _SETTLE = f"""
             %(at)b::bigint[], %(outcome)b::text[], %(error)b::text[], %(events)b::integer[]
         ) AS each (seq, token, state, wait, at, outcome, error, events)
     ), held AS MATERIALIZED (
-        SELECT given.* FROM (SELECT * FROM given ORDER BY seq) AS given CROSS JOIN LATERAL (
-            SELECT FROM bridge_entry AS e WHERE e.seq = given.seq AND e.token = given.token FOR UPDATE
+        SELECT given.*, e.attempts + (at IS NOT NULL)::integer AS attempts, e.tries + (at IS NOT NULL)::integer AS tries,
+            e.replays, e.generation
+        FROM (SELECT * FROM given ORDER BY seq) AS given CROSS JOIN LATERAL (
+            SELECT attempts, tries, replays, generation FROM bridge_pending AS e
+            WHERE e.seq = given.seq AND e.token = given.token FOR UPDATE
         ) AS e
+    ), moved AS (
+        SELECT 'pending' AS before, state AS after FROM held
+    ), {COUNTED}, given_back AS (
+        UPDATE bridge_pending AS e
+        SET due = clock.now + held.wait, holder = NULL, token = NULL, attempts = held.attempts, tries = held.tries
+        FROM held, clock WHERE e.seq = held.seq AND held.state = 'pending'
     ), settled AS (
-        UPDATE bridge_entry AS e
-        SET state = held.state, due = clock.now + held.wait, holder = NULL, token = NULL,
-            attempts = attempts + (at IS NOT NULL)::integer, tries = tries + (at IS NOT NULL)::integer
-        FROM held, clock WHERE e.seq = held.seq
-        RETURNING e.seq, e.tries, held.state, at, outcome, error, events
+        DELETE FROM bridge_pending AS e USING held WHERE e.seq = held.seq AND held.state <> 'pending'
+    ), finished AS (
+        INSERT INTO bridge_finished (seq, attempts, tries, replays, generation, state)
+        SELECT seq, attempts, tries, replays, generation, state FROM held WHERE state <> 'pending'
     ), attempts AS (
         INSERT INTO bridge_attempt (seq, n, at, outcome, error, events)
-        SELECT seq, tries, at, outcome, error, events FROM settled WHERE at IS NOT NULL
+        SELECT seq, tries, at, outcome, error, events FROM held WHERE at IS NOT NULL
     ), newest AS (
-        DELETE FROM bridge_attempt AS a USING settled
-        WHERE settled.tries > 100 AND a.seq = settled.seq AND a.n <= settled.tries - 100
-    ), moved AS (
-        SELECT 'pending' AS before, state AS after FROM settled
-    ), {COUNTED}
-    SELECT count(*), {QUICK} FROM settled
+        DELETE FROM bridge_attempt AS a USING held WHERE held.tries > 100 AND a.seq = held.seq AND a.n <= held.tries - 100
+    )
+    SELECT count(*), {QUICK} FROM held
 """  # noqa: S608 - our own text
 
 
@@ -97,9 +101,9 @@ _RECOVER = f"""
         WHERE locktype = 'advisory' AND objsubid = 1
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     ), freed AS (
-        UPDATE bridge_entry AS e SET holder = NULL, token = NULL, due = least(d.received_at, clock.now)
+        UPDATE bridge_pending AS e SET holder = NULL, token = NULL, due = least(d.received_at, clock.now)
         FROM bridge_delivery AS d, clock
-        WHERE d.seq = e.seq AND e.due IS NOT NULL AND e.holder IS NOT NULL
+        WHERE d.seq = e.seq AND e.holder IS NOT NULL
             AND (e.holder = %(holder)b::bigint OR e.holder NOT IN (SELECT holder FROM alive))
         RETURNING e.seq
     )
@@ -114,87 +118,90 @@ async def recover(connection: AsyncConnection, *, holder: int) -> int:
     return 0 if row is None else int(row[0])
 
 
-_FINISHED = "SELECT seq FROM bridge_entry WHERE seq = ANY(%b::bigint[]) AND due IS NULL ORDER BY seq FOR UPDATE"
+# The entry is locked first, as prune does, and then what it holds: which is so found gone where prune was faster.
 _REPLAY = f"""
-    WITH {CLOCK}, replayed AS (
-        UPDATE bridge_entry AS e
-        SET state = 'pending', due = clock.now, attempts = 0, replays = e.replays + 1,
-            generation = e.generation + %(new_ids)b::integer
-        FROM bridge_entry AS was, bridge_delivery AS d, bridge_content AS c, clock
-        WHERE e.seq = ANY(%(seqs)b::bigint[]) AND was.seq = e.seq AND d.seq = e.seq
-            AND c.received_at = d.received_at AND c.seq = d.seq
-        RETURNING was.state
+    WITH {CLOCK}, finished AS MATERIALIZED (
+        SELECT f.seq, f.state, f.tries, f.replays, f.generation, d.size
+        FROM bridge_finished AS f JOIN bridge_delivery AS d ON d.seq = f.seq
+        JOIN bridge_content AS c ON c.received_at = d.received_at AND c.seq = d.seq
+        WHERE f.seq = ANY(%(seqs)b::bigint[]) ORDER BY f.seq FOR UPDATE OF f, c
     ), moved AS (
-        SELECT state AS before, 'pending' AS after FROM replayed
-    ), {COUNTED}
-    SELECT count(*) FROM replayed
+        SELECT state AS before, 'pending' AS after FROM finished
+    ), {COUNTED}, gone AS (
+        DELETE FROM bridge_finished AS f USING finished WHERE f.seq = finished.seq
+    ), replayed AS (
+        INSERT INTO bridge_pending (seq, due, size, tries, replays, generation)
+        SELECT seq, clock.now, size, tries, replays + 1, generation + %(new_ids)b::integer FROM finished, clock
+    )
+    SELECT count(*) FROM finished
 """  # noqa: S608 - our own text
 
 
 async def replay(connection: AsyncConnection, seqs: Sequence[int], *, new_ids: bool, now: int | None) -> int:
-    """As `Journal.replay`. Two statements: what was purged while the first waited for its locks is gone for the second."""
-    async with connection.transaction():
-        cursor = connection.cursor(binary=True)
-        await cursor.execute(_FINISHED, (list(seqs),))
-        finished = [seq for (seq,) in await cursor.fetchall()]
-        if not finished:
-            return 0
-        await cursor.execute(_REPLAY, {"now": now, "new_ids": int(new_ids), "seqs": finished})
-        row = await cursor.fetchone()
+    """As `Journal.replay`."""
+    asked = {"now": now, "new_ids": int(new_ids), "seqs": list(seqs)}
+    cursor = await connection.cursor(binary=True).execute(_REPLAY, asked)
+    row = await cursor.fetchone()
     return 0 if row is None else int(row[0])
 
 
-# What is pending is stepped over, however old: it keeps nothing behind it from being forgotten. The entries are locked,
-# so that none becomes pending again meanwhile; what another prunes is left to it.
+# What is pending is stepped over, however old: it keeps nothing behind it from being forgotten. What is forgotten is locked
+# as finished first, so that none becomes pending again meanwhile; what another prunes is left to it. `since`: not from the
+# very first, where what was forgotten before is still in the way of an index until it is vacuumed.
 _PURGE = f"""
-    WITH old AS MATERIALIZED (
-        SELECT c.received_at, c.seq FROM bridge_content AS c JOIN bridge_entry AS e ON e.seq = c.seq
-        WHERE c.received_at < %(before)b::bigint AND e.due IS NULL
-        ORDER BY c.received_at, c.seq LIMIT %(limit)b::bigint FOR UPDATE OF e SKIP LOCKED
+    WITH {CLOCK}, old AS MATERIALIZED (
+        SELECT c.received_at, c.seq FROM bridge_content AS c JOIN bridge_finished AS f ON f.seq = c.seq
+        WHERE c.received_at >= %(since)b::bigint AND c.received_at < (SELECT now FROM clock) - %(age)b::bigint
+        ORDER BY c.received_at, c.seq LIMIT %(limit)b::bigint FOR UPDATE OF f SKIP LOCKED
     ), purged AS (
-        DELETE FROM bridge_content AS c USING old WHERE c.received_at = old.received_at AND c.seq = old.seq RETURNING 1
+        DELETE FROM bridge_content AS c USING old WHERE c.received_at = old.received_at AND c.seq = old.seq
     )
-    SELECT count(*), {QUICK} FROM purged
+    SELECT count(*), max(received_at), {QUICK} FROM old
 """  # noqa: S608 - our own text
 _FORGET = f"""
-    WITH old AS MATERIALIZED (
-        SELECT d.received_at, d.seq FROM bridge_delivery AS d JOIN bridge_entry AS e ON e.seq = d.seq
-        WHERE d.received_at < %(before)b::bigint AND e.due IS NULL
-        ORDER BY d.received_at, d.seq LIMIT %(limit)b::bigint FOR UPDATE OF e SKIP LOCKED
-    ), gone AS (
-        DELETE FROM bridge_entry AS e USING old WHERE e.seq = old.seq RETURNING e.state
+    WITH {CLOCK}, old AS MATERIALIZED (
+        SELECT d.received_at, d.seq, f.state FROM bridge_delivery AS d JOIN bridge_finished AS f ON f.seq = d.seq
+        WHERE d.received_at >= %(since)b::bigint AND d.received_at < (SELECT now FROM clock) - %(age)b::bigint
+        ORDER BY d.received_at, d.seq LIMIT %(limit)b::bigint FOR UPDATE OF f SKIP LOCKED
+    ), moved AS (
+        SELECT state AS before, NULL AS after FROM old
+    ), {COUNTED}, finished AS (
+        DELETE FROM bridge_finished AS f USING old WHERE f.seq = old.seq
     ), deliveries AS (
         DELETE FROM bridge_delivery AS d USING old WHERE d.seq = old.seq
     ), contents AS (
         DELETE FROM bridge_content AS c USING old WHERE c.received_at = old.received_at AND c.seq = old.seq
     ), attempts AS (
         DELETE FROM bridge_attempt AS a USING old WHERE a.seq = old.seq
-    ), moved AS (
-        SELECT state AS before, NULL AS after FROM gone
-    ), {COUNTED}
-    SELECT count(*), {QUICK} FROM gone
+    )
+    SELECT count(*), max(received_at), {QUICK} FROM old
 """  # noqa: S608 - our own text
 
 
-async def prune(connection: AsyncConnection, *, bodies_before: int, ids_before: int, limit: int) -> int:
-    """As `Journal.prune`: two transactions."""
-    touched = 0
-    for statement, before in ((_PURGE, bodies_before), (_FORGET, ids_before)):
-        cursor = connection.cursor(binary=True)
-        await cursor.execute(statement, {"before": before, "limit": limit})
-        row = await cursor.fetchone()
-        touched += 0 if row is None else int(row[0])
-    return touched
+class Pruning:
+    """Forgets what is finished and old, each step from where the last one ended."""
 
+    def __init__(self) -> None:
+        self._since = {_PURGE: 0, _FORGET: 0}
 
-_PROBE = f"""
-    INSERT INTO bridge_probe (slot, noise) VALUES ({SLOT}, %b) ON CONFLICT (slot) DO UPDATE SET noise = excluded.noise
-"""  # noqa: S608 - our own text
-
-
-async def probe(connection: AsyncConnection) -> None:
-    """Store about what an append does: the smallest writes a page of each table and index."""
-    await connection.execute(_PROBE, (urandom(16_384),))
+    async def step(self, connection: AsyncConnection, *, bodies: int, ids: int, limit: int, now: int | None) -> int:
+        """As `Journal.prune`: two transactions."""
+        touched = 0
+        for statement, age in ((_PURGE, bodies), (_FORGET, ids)):
+            left = limit
+            while left:
+                asked = {"now": now, "age": age, "limit": left, "since": self._since[statement]}
+                cursor = await connection.cursor(binary=True).execute(statement, asked)
+                [(found, newest, _)] = await cursor.fetchall()
+                left -= found
+                if not left:
+                    self._since[statement] = newest
+                elif self._since[statement]:
+                    self._since[statement] = 0  # once more from the first: what was pending then may be finished now
+                else:
+                    break
+            touched += limit - left
+        return touched
 
 
 async def ring(connection: AsyncConnection) -> None:

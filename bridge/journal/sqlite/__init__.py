@@ -23,8 +23,10 @@ from bridge.journal.rows import Row, check, row_of
 from bridge.journal.sqlite import appends, reads, writes
 from bridge.journal.sqlite.bell import Bell
 from bridge.journal.sqlite.file import SqliteFile
-from bridge.journal.sqlite.place import Reservation
+from bridge.journal.sqlite.place import Reservation, exists, fault_of, one_to_try, path_of, shown
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement
+
+__all__ = ["SqliteJournal", "at", "exists", "fault_of", "rehearse", "shown"]
 
 T = TypeVar("T")
 
@@ -89,14 +91,15 @@ class SqliteJournal:
     async def census(self) -> Census:
         return await self._on(self._quick, reads.census)
 
-    async def prune(self, *, bodies_before: int, ids_before: int, limit: int) -> int:
-        return await self._tidy(partial(writes.prune, bodies_before=bodies_before, ids_before=ids_before, limit=limit))
+    async def prune(self, *, bodies: int, ids: int, limit: int, now: int | None = None) -> int:
+        return await self._tidy(partial(writes.prune, bodies=bodies, ids=ids, limit=limit, now=_time(now)))
 
     async def wait(self, seconds: float) -> None:
         self._check_open()
         await self._bell.wait(seconds)
 
-    async def reserve(self) -> None:
+    async def reserve(self, *, alone: bool = False) -> None:
+        del alone  # whoever has it is
         self._check_open()
         self._reservation.take()
 
@@ -135,6 +138,22 @@ class SqliteJournal:
     def _check_open(self) -> None:
         if self._closed:
             raise JournalUnavailable(f"{self._path}: closed")
+
+
+def at(url: str, *, connections: int, create: bool) -> SqliteJournal:
+    """As `bridge.journal.at`."""
+    del connections, create
+    return SqliteJournal(path_of(url))
+
+
+async def rehearse(url: str) -> None:
+    """As `bridge.journal.rehearse`."""
+    with one_to_try(url) as path:
+        store = SqliteJournal(path)
+        try:
+            await store.check()
+        finally:
+            await store.close()
 
 
 def _time(now: int | None) -> int:

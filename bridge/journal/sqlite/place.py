@@ -1,11 +1,14 @@
-"""Where a SQLite journal may be, and who may serve from it: a local disk, and one service at a time."""
+"""Where a SQLite journal is and may be, and who may serve from it: a local disk, and one service at a time."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote, urlsplit
 
 from bridge.errors import JournalUnavailable
 
@@ -15,6 +18,48 @@ _NETWORK = frozenset(
      "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.davfs2", "fuse.juicefs", "fuse.gcsfuse"}
 )  # fmt: skip
 _MOUNTS = Path("/proc/self/mountinfo")
+
+
+def path_of(url: str) -> Path:
+    """The file of a `sqlite:` URL: a bare name is in the working directory, a path begins at the root.
+
+    `sqlite:///bridge.db`, `sqlite:///var/lib/bridge.db` or `sqlite:////var/lib/bridge.db`, `sqlite:///./sub/bridge.db`.
+    """
+    path = unquote(urlsplit(url).path).removeprefix("/")
+    return Path(path) if "/" not in path or path.startswith(("./", "../")) else Path("/", path)
+
+
+def exists(url: str) -> bool:
+    """As `bridge.journal.exists`."""
+    return path_of(url).exists()
+
+
+def fault_of(url: str) -> str:
+    """As `bridge.journal.fault_of`."""
+    parts = urlsplit(url)
+    if "\0" in str(path_of(url)):
+        return "there is a NUL in its path"
+    if not parts.netloc and path_of(url).is_dir():
+        return f"{path_of(url)} is a directory, expected sqlite:///path/to/file.db"
+    if parts.netloc or parts.path.endswith("/"):
+        return "expected sqlite:///path/to/file.db, with three slashes and the name of a file"
+    return ""
+
+
+def shown(url: str) -> str:
+    """As `bridge.journal.shown`: there is nothing to hide."""
+    return url
+
+
+@contextmanager
+def one_to_try(url: str) -> Iterator[Path]:
+    """The file; where there is none yet, one beside its place that is gone afterwards."""
+    path = path_of(url)
+    if path.exists() or not os.access(path.parent, os.W_OK | os.X_OK):
+        yield path
+        return
+    with TemporaryDirectory(prefix=".bridge-check-", dir=path.parent) as beside:
+        yield Path(beside).resolve() / "bridge.db"
 
 
 def check_local(path: Path) -> None:

@@ -93,12 +93,13 @@ def attempts(db: sqlite3.Connection, seq: int) -> list[Attempt]:
 
 
 def census(db: sqlite3.Connection) -> Census:
-    """As `Journal.census`: four rows, and the first of an index."""
+    """As `Journal.census`: four rows, and the first of two indexes: older ones may come later, from another journal."""
     rows = db.execute(
         """
         SELECT state, n, (
-            SELECT received_at FROM delivery WHERE seq = (
-                SELECT min(seq) FROM entry INDEXED BY entry_state WHERE state = 'pending' AND state <> 'forwarded'
+            SELECT min(received_at) FROM delivery WHERE seq IN (
+                (SELECT min(seq) FROM entry INDEXED BY entry_state WHERE state = 'pending' AND state <> 'forwarded'),
+                (SELECT seq FROM entry WHERE due IS NOT NULL ORDER BY due, seq LIMIT 1)
             )
         ) FROM tally
         """

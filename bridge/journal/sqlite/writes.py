@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import orjson
 
-from bridge.journal.rows import MOST_CLAIMED, due_of, storable
+from bridge.journal.rows import MOST_CLAIMED, storable
 from bridge.journal.sqlite.file import transaction
 from bridge.journal.sqlite.reads import due
 from bridge.model import Attempt, Entry, Settlement, State
@@ -68,6 +68,11 @@ def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], *, now: in
             count(db, State.PENDING, -n)
             count(db, state, n)
     return len(valid)
+
+
+def due_of(settlement: Settlement, now: int) -> int | None:
+    """When it may be claimed again; None: never."""
+    return None if settlement.wait is None else now + settlement.wait
 
 
 _HELD = """
@@ -141,21 +146,20 @@ _REPLAY = """
 """
 
 
-def prune(db: sqlite3.Connection, *, bodies_before: int, ids_before: int, limit: int) -> int:
+def prune(db: sqlite3.Connection, *, bodies: int, ids: int, limit: int, now: int) -> int:
     """As `Journal.prune`. What is pending is stepped over, however old: it keeps nothing behind it from being forgotten."""
-    old_bodies = _packed(all_in_one(db, _OLD_BODIES, bodies_before, limit))
-    old_ids = _packed(all_in_one(db, _OLD_IDS, ids_before, limit))
+    old_bodies = _packed(all_in_one(db, _OLD_BODIES, now - bodies, limit))
+    old_ids = _packed(all_in_one(db, _OLD_IDS, now - ids, limit))
     if old_bodies == old_ids == "[]":
         return 0
     with transaction(db):
         # Asked once more under the lock: it may have been replayed meanwhile.
-        bodies = _packed([seq for seq, _ in all_in_one(db, _FINISHED, old_bodies)])
+        purged = db.execute(_PURGE, (_packed([seq for seq, _ in all_in_one(db, _FINISHED, old_bodies)]),)).rowcount
         states = dict(all_in_one(db, _FINISHED, old_ids))
-        ids = _packed(list(states))
-        purged = db.execute(_PURGE, (bodies,)).rowcount
-        db.execute("DELETE FROM delivery WHERE seq IN (SELECT value FROM json_each(?))", (ids,))
-        db.execute("DELETE FROM entry WHERE seq IN (SELECT value FROM json_each(?))", (ids,))
-        db.execute("DELETE FROM attempt WHERE seq IN (SELECT value FROM json_each(?))", (ids,))
+        forgotten = (_packed(list(states)),)
+        db.execute("DELETE FROM delivery WHERE seq IN (SELECT value FROM json_each(?))", forgotten)
+        db.execute("DELETE FROM entry WHERE seq IN (SELECT value FROM json_each(?))", forgotten)
+        db.execute("DELETE FROM attempt WHERE seq IN (SELECT value FROM json_each(?))", forgotten)
         for state, n in Counter(states.values()).items():
             count(db, state, -n)
     return purged + len(states)
