@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -121,12 +121,10 @@ class Cluster:
         os.kill(self._server.pid, signal.SIGSTOP)  # first: nobody is born any more
         stopped = [self._server.pid, *descendants(self._server.pid)]
         try:
-            for pid in stopped:
-                os.kill(pid, signal.SIGSTOP)
+            _signal(stopped, signal.SIGSTOP)
             yield
         finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
+            _signal(stopped, signal.SIGCONT)
 
     @property
     def is_running(self) -> bool:
@@ -256,6 +254,13 @@ def _binary_folder() -> Path:
 
 def _binary(name: str) -> Path:
     return _binary_folder() / name
+
+
+def _signal(pids: Sequence[int], number: int) -> None:
+    """Those that are there: one that vacuums may have ended meanwhile."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _die_with_parent() -> None:
