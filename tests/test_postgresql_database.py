@@ -10,6 +10,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from postgres import Cluster, ids, opened, until_appended, why_not
+from psycopg import errors
 from service import elapsed, until
 
 from bridge import journal as journals
@@ -216,6 +217,31 @@ async def test_a_full_disk_is_called_so_and_what_comes_after_it_is_stored(
             assert (await why_not(journal.check())).endswith(": the disk is full")
             connection.execute("DROP TRIGGER full_disk ON bridge_content")
         assert await journal.append(make_delivery())
+
+
+async def test_what_is_wrong_after_a_clash_is_told_as_before_one(cluster: Cluster) -> None:
+    async with opened(cluster.place()) as journal:
+        assert isinstance(journal, PostgresqlJournal)
+        raised = iter([errors.DeadlockDetected(), errors.SerializationFailure(), errors.DiskFull()])
+
+        async def fails(connection: psycopg.AsyncConnection) -> None:
+            del connection
+            raise next(raised)
+
+        assert (await why_not(journal._server.run(fails))).endswith(": the disk is full")
+
+
+async def test_what_another_purges_just_now_is_left_to_it(cluster: Cluster, make_delivery: Make) -> None:
+    url = cluster.place()
+    async with opened(url) as one, opened(url) as other:
+        await asyncio.gather(*(one.append(make_delivery(f"{n}")) for n in range(600)))
+        await forwarded(one)
+        purged = [await asyncio.gather(*(purge(each) for each in (one, other) * 2)) for _ in range(20)]
+        assert sum(map(sum, purged)) == 600
+
+
+async def purge(journal: Journal) -> int:
+    return await journal.prune(bodies=0, ids=FUTURE, now=FUTURE, limit=20)
 
 
 async def test_a_scrape_of_a_server_that_hangs_ends(cluster: Cluster) -> None:

@@ -28,7 +28,8 @@ _ROW = 1 << 10
 
 
 class GroupCommit(Generic[Row]):
-    """`write` stores a batch, durable and in one transaction, and gives the places of those that were there already.
+    """`write` stores a batch, durable and in one transaction, and gives the places of those that were there already. What is
+    wrong is the future's exception: it never raises itself.
 
     `committed` is called after each commit that stored something new. `patience`: seconds after which a write fails. A batch
     is then only as large as can be written in a part of it, and what has waited as long as that is refused: where more
@@ -96,11 +97,12 @@ class GroupCommit(Generic[Row]):
             self._committed()
 
     def _learn(self, batch: _Batch[Row], took: float) -> None:
-        """How much can be written at once, with time to spare."""
+        """How much can be written at once, with time to spare: what takes long may do so whatever its size, so try more again."""
         if took > self._patience / 2:
             self._limit = max(_LEAST, min(self._limit, batch.size // 2))
-        elif took < self._patience / 8:
-            self._limit = min(self._limit * 2, _MOST_WAITING)
+        else:
+            more = self._limit if took < self._patience / 4 else self._limit // 4
+            self._limit = min(self._limit + more, _MOST_WAITING)
 
     def _refuse_late(self, error: BaseException) -> None:
         """Those who would wait for longer than anybody does."""

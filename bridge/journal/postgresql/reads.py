@@ -65,6 +65,18 @@ async def find(
     connection: AsyncConnection, selection: Selection, *, limit: int, beyond: int | None, oldest_first: bool
 ) -> list[Entry]:
     """As `Journal.find`."""
+    async with connection.transaction():
+        # Which way is best depends on what is asked for.
+        await connection.execute("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
+        query, asked = await _query(connection, selection, beyond=beyond, oldest_first=oldest_first)
+        cursor = await connection.execute(query, {**asked, "limit": limit})
+        return [entry_of(row) for row in await cursor.fetchall()]
+
+
+async def _query(
+    connection: AsyncConnection, selection: Selection, *, beyond: int | None, oldest_first: bool
+) -> tuple[str, Mapping[str, object]]:
+    """The text, and what is asked for in it."""
     asked: dict[str, object] = {
         "d.id = %(id)s": selection.id and storable(selection.id),
         "d.source = %(source)s": selection.source and storable(selection.source),
@@ -80,10 +92,7 @@ async def find(
     }
     terms = {term: value for term, value in asked.items() if value is not None}
     names = {term.partition("%(")[2].partition(")")[0]: value for term, value in terms.items()}
-    query = _FIND.format(" AND ".join(terms) or "true", "ASC" if oldest_first else "DESC")
-    # Not prepared: which way is best depends on what is asked for.
-    cursor = await connection.execute(query, {**names, "limit": limit}, prepare=False)
-    return [entry_of(row) for row in await cursor.fetchall()]
+    return _FIND.format(" AND ".join(terms) or "true", "ASC" if oldest_first else "DESC"), names
 
 
 async def _received(connection: AsyncConnection, selection: Selection) -> Mapping[str, int]:

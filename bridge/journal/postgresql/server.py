@@ -152,9 +152,10 @@ class Server:
                     lost = connection.closed or isinstance(error, _LOST)
                     if lost:
                         await connection.close()
-                    clashes += isinstance(error, _CLASHED)
+                    clashed = isinstance(error, _CLASHED)
+                    clashes += clashed
                     # Old: the server was restarted while it was not needed.
-                    if (lost and is_old) or 0 < clashes < _CLASHES:
+                    if (lost and is_old) or (clashed and clashes < _CLASHES):
                         continue
                     if isinstance(
                         error, errors.UndefinedTable

@@ -152,7 +152,7 @@ _PURGE = f"""
     WITH {CLOCK}, old AS MATERIALIZED (
         SELECT c.received_at, c.seq FROM bridge_content AS c JOIN bridge_finished AS f ON f.seq = c.seq
         WHERE c.received_at >= %(since)b::bigint AND c.received_at < (SELECT now FROM clock) - %(age)b::bigint
-        ORDER BY c.received_at, c.seq LIMIT %(limit)b::bigint FOR UPDATE OF f SKIP LOCKED
+        ORDER BY c.received_at, c.seq LIMIT %(limit)b::bigint FOR UPDATE OF f, c SKIP LOCKED
     ), purged AS (
         DELETE FROM bridge_content AS c USING old WHERE c.received_at = old.received_at AND c.seq = old.seq
     )
