@@ -77,7 +77,7 @@ def verify(request: WebhookRequest, *, source: Source, provider: Provider, now: 
         return _delivery(request, identity, _without(payload, provider.secret_fields), source=source)
     except Unusable as unusable:
         # Without an id of its own, its bytes are all that tells it apart.
-        id_ = id_ or f"sha256:{sha256(request.body).hexdigest()}"
+        id_ = id_ or _digest(request.body)
         return _delivery(request, Identity(id=id_, type=None), {}, source=source, fault=str(unusable))
 
 
@@ -113,7 +113,11 @@ def _delivery(
 def _bounded(id_: str) -> str:
     """As it is, or its digest where no database could index it: a provider may compose an id of several long parts."""
     written = id_.encode(errors="backslashreplace")
-    return id_ if len(written) <= _LONGEST_ID else f"sha256:{sha256(written).hexdigest()}"
+    return id_ if len(written) <= _LONGEST_ID else _digest(written)
+
+
+def _digest(of: bytes) -> str:
+    return f"sha256:{sha256(of).hexdigest()}"
 
 
 def _type(identity: Identity) -> str:

@@ -95,6 +95,15 @@ def delivery(make_delivery: Callable[..., Delivery]) -> Delivery:
     return make_delivery()
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[postgres.Cluster]:
+    """A PostgreSQL of the module's own, which its tests may stop and set as they like."""
+    started = postgres.Cluster()
+    started.start()
+    yield started
+    started.stop()
+
+
 @pytest.fixture
 def no_complaint(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """An exception in a callback, or one that nobody asked for, is told by a log alone."""

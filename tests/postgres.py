@@ -212,13 +212,13 @@ async def why_not(call: Awaitable[object]) -> str:
     return ""
 
 
-async def until_appended(journal: Journal, delivery: Delivery) -> None:
+async def until_appended(journal: Journal, delivery: Delivery, *, patience: float = 5) -> None:
     """It goes on by itself, and soon: the longest pause between two tries to connect is three seconds."""
 
     async def appended() -> bool:
         return not await why_not(journal.append(delivery))
 
-    await until(appended, patience=5)
+    await until(appended, patience=patience)
 
 
 def free_port() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from postgres import Cluster, ids, opened, until_appended, why_not
 from psycopg import errors
-from service import elapsed, until
+from service import elapsed
 
 from bridge import journal as journals
 from bridge.journal import Journal
@@ -22,18 +22,11 @@ from bridge.model import Attempt, Delivery, Outcome, Selection, Settlement, Stat
 Make: TypeAlias = Callable[..., Delivery]
 
 LEASE = 60_000
+SOON = 10.0  # seconds
 FUTURE = 1 << 60
 DONE = Attempt(at=0, outcome=Outcome.FORWARDED)
 # What no eight bits hold.
 ODD = "caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{GRINNING FACE} \N{LEFT DOUBLE QUOTATION MARK}"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    started = Cluster()
-    started.start()
-    yield started
-    started.stop()
 
 
 def database(cluster: Cluster, name: str, encoding: str) -> str:
@@ -174,14 +167,10 @@ async def test_who_stands_still_within_a_transaction_keeps_nobody_waiting_for_lo
         await standing.wait()
         took = elapsed()
         assert "does not answer within 2 s" in await why_not(other.append(make_delivery()))
-        await until(lambda: appended(other, make_delivery()))
+        await until_appended(other, make_delivery(), patience=SOON)
         assert took() < 15
         task.cancel()
         await asyncio.wait({task})
-
-
-async def appended(journal: Journal, delivery: Delivery) -> bool:
-    return not await why_not(journal.append(delivery))
 
 
 async def test_what_took_too_long_is_not_tried_again_where_the_same_is_in_the_way(

@@ -7,7 +7,7 @@ import itertools
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import pytest
@@ -25,14 +25,6 @@ Make: TypeAlias = Callable[..., Delivery]
 
 LEASE = 60_000
 SOON = 5.0  # seconds
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    started = Cluster()
-    started.start()
-    yield started
-    started.stop()
 
 
 RESTARTS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["in order", "without any care"])

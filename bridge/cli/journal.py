@@ -43,9 +43,9 @@ def copy(*, source: str, target: str, pending: bool, as_json: bool) -> None:
     """Copy deliveries from one journal into another, such as from SQLite to PostgreSQL. The pending go first.
 
     FROM and TO are URLs, or env:NAME or file:PATH for a variable or a file that holds one: others on this machine can
-    read a command's arguments, and a URL may have a password in it. Ids stay, so events keep theirs, and so do states and attempts. What
-    is there already is left alone: a copy that was interrupted goes on when it is called again. FROM is not changed;
-    no bridge may be running on it.
+    read a command's arguments, and a URL may have a password in it. Ids stay, so events keep theirs, and so do states
+    and attempts. What is there already is left alone: a copy that was interrupted goes on when it is called again. FROM
+    is not changed; no bridge may be running on it.
 
     \b
     bridge journal copy sqlite:///bridge.db env:BRIDGE_JOURNAL

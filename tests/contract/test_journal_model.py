@@ -112,6 +112,23 @@ class Model:
         return Census(counts={state: counts[state] for state in State}, oldest_pending=oldest)
 
 
+def given(source: str, name: str, *, now: int, note: str, fault: str = "", body: bytes = b"") -> Delivery:
+    """A delivery that has just come, with a note among its headers."""
+    return Delivery(
+        source=source,
+        provider=source,
+        prefix=source,
+        id=name,
+        type="" if fault else "t",
+        occurred_at=now - 1,
+        received_at=now,
+        headers={"n": note},
+        body=body,
+        payload={},
+        fault=fault,
+    )
+
+
 class Machine(RuleBasedStateMachine):
     make_place: ClassVar[Callable[[Path], AbstractAsyncContextManager[str]]]
 
@@ -134,19 +151,7 @@ class Machine(RuleBasedStateMachine):
     @rule(wanted=st.lists(st.tuples(SOURCES, NAMES, st.sampled_from(["", "no JSON"]), st.binary()), min_size=1))
     def append(self, wanted: list[tuple[str, str, str, bytes]]) -> None:
         deliveries = [
-            Delivery(
-                source=source,
-                provider=source,
-                prefix=source,
-                id=name,
-                type="" if fault else "t",
-                occurred_at=self.now - 1,
-                received_at=self.now,
-                headers={"n": str(n)},
-                body=body,
-                payload={},
-                fault=fault,
-            )
+            given(source, name, now=self.now, note=str(n), fault=fault, body=body)
             for n, (source, name, fault, body) in enumerate(wanted)
         ]
         known = {(entry.source, entry.id) for entry in self.model.entries.values()}

@@ -13,7 +13,7 @@ from conftest import JOURNALS
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from test_journal_model import AGES, LEASE, SELECTIONS, SOURCES, T0, UNSHRUNK
+from test_journal_model import AGES, LEASE, SELECTIONS, SOURCES, T0, UNSHRUNK, given
 
 from bridge import journal as journals
 from bridge.journal import History, Journal
@@ -75,19 +75,7 @@ class Alike(RuleBasedStateMachine):
 
     def delivery(self, key: tuple[str, str], fault: str = "", body: bytes = b"") -> Delivery:
         source, name = key
-        return Delivery(
-            source=source,
-            provider=source,
-            prefix=source,
-            id=name,
-            type="" if fault else "t",
-            occurred_at=self.now - 1,
-            received_at=self.now,
-            headers={"n": name},
-            body=body,
-            payload={},
-            fault=fault,
-        )
+        return given(source, name, now=self.now, note=name, fault=fault, body=body)
 
     @rule(wanted=st.lists(st.tuples(KEYS, st.sampled_from(["", "no JSON"]), st.binary(max_size=9)), min_size=1))
     def append(self, wanted: list[tuple[tuple[str, str], str, bytes]]) -> None:

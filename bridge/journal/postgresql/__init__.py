@@ -95,8 +95,7 @@ class PostgresqlJournal:
         return await self._on(partial(reads.attempts, seq=seq))
 
     async def census(self) -> Census:
-        self._check_open()
-        return await self._server.run(reads.census, within=_WITHIN)
+        return await self._on(reads.census, within=_WITHIN)
 
     async def prune(self, *, bodies: int, ids: int, limit: int, now: int | None = None) -> int:
         return await self._on(partial(self._pruning.step, bodies=bodies, ids=ids, limit=limit, now=now))
@@ -112,8 +111,7 @@ class PostgresqlJournal:
             raise JournalUnavailable(f"{self._server.name}: a bridge is running on it: stop it first")
 
     async def check(self) -> None:
-        self._check_open()
-        await self._server.run(appends.probe, within=_WITHIN)
+        await self._on(appends.probe, within=_WITHIN)
 
     async def close(self) -> None:
         """Never raises. What was accepted is committed first."""
@@ -129,9 +127,9 @@ class PostgresqlJournal:
     def _write(self, rows: Sequence[Row]) -> asyncio.Future[frozenset[int]]:
         return asyncio.ensure_future(self._server.run(partial(appends.append, rows=rows), within=_WITHIN))
 
-    async def _on(self, job: Job[T]) -> T:
+    async def _on(self, job: Job[T], *, within: float | None = None) -> T:
         self._check_open()
-        return await self._server.run(job)
+        return await self._server.run(job, within=within)
 
     def _ring(self) -> None:
         """Tell all who wait, soon: not in the transaction itself, for those that notify are committed one after the other."""

@@ -14,11 +14,11 @@ from psycopg import AsyncConnection
 
 from bridge.errors import JournalUnavailable
 from bridge.journal.postgresql.server import Server
-from bridge.journal.postgresql.sql import LISTEN, WORKING
+from bridge.journal.postgresql.sql import JOURNAL, LISTEN, WORK
 
 # That this holder lives, and that somebody works on this journal. Shared: after a lost connection the server may believe in
 # our last session for a while.
-_LIVE = f"SELECT pg_advisory_lock_shared({{}}), pg_advisory_lock_shared({WORKING})"
+_LIVE = f"SELECT pg_advisory_lock_shared({{}}), pg_advisory_lock_shared({WORK}, {JOURNAL}::integer)"
 _LEAVE = "SELECT pg_advisory_unlock_all()"
 # Seconds for a server to answer.
 _PATIENCE = 1.0

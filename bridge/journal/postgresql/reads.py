@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from psycopg import AsyncConnection
 
 from bridge.journal import Census
+from bridge.journal.postgresql.sql import HELD, JOURNAL, WORK
 from bridge.journal.rows import entry_of, storable
 from bridge.model import Attempt, Entry, Outcome, Selection, State
 
@@ -47,12 +48,8 @@ _CENSUS = """
 """
 
 
-# The journal's own number: see WORKING.
-_AT_WORK = """
-    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2
-        AND classid = 25186 AND objid = 'bridge_pending'::regclass::oid
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
+# objsubid: a lock of two numbers.
+_AT_WORK = f"SELECT count(*) FROM pg_locks WHERE {HELD} AND objsubid = 2 AND classid = {WORK} AND objid = {JOURNAL}"  # noqa: S608 - our own text
 
 
 async def at_work(connection: AsyncConnection) -> bool:

@@ -45,8 +45,10 @@ SESSION = """
         set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
 """
 
+# The advisory locks that are held in this database, in pg_locks.
+HELD = "locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 # The two numbers of the lock that all who claim share: the second is the journal's own, for a database may have several.
-WORKING = "25186, 'bridge_pending'::regclass::oid::integer"
+WORK, JOURNAL = 25186, "'bridge_pending'::regclass::oid"
 
 # A transaction that only tells: it is not synced.
 RING = "SELECT pg_notify('bridge', '')"

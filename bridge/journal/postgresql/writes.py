@@ -8,7 +8,7 @@ from secrets import randbelow
 from psycopg import AsyncConnection
 
 from bridge.journal.postgresql.reads import ENTRY
-from bridge.journal.postgresql.sql import CLOCK, COUNTED, QUICK, RING
+from bridge.journal.postgresql.sql import CLOCK, COUNTED, HELD, QUICK, RING
 from bridge.journal.rows import MOST_CLAIMED, entry_of, storable
 from bridge.model import Entry, Settlement
 
@@ -97,9 +97,7 @@ async def settle(connection: AsyncConnection, settlements: Sequence[Settlement],
 # A holder lives as long as it has its advisory lock, and so its session: see presence.py.
 _RECOVER = f"""
     WITH {CLOCK}, alive AS MATERIALIZED (
-        SELECT (classid::bigint << 32) | objid::bigint AS holder FROM pg_locks
-        WHERE locktype = 'advisory' AND objsubid = 1
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        SELECT (classid::bigint << 32) | objid::bigint AS holder FROM pg_locks WHERE {HELD} AND objsubid = 1
     ), freed AS (
         UPDATE bridge_pending AS e SET holder = NULL, token = NULL, due = least(d.received_at, clock.now)
         FROM bridge_delivery AS d, clock
