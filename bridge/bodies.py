@@ -29,8 +29,6 @@ class Bodies:
 
     async def read(self, content: StreamReader, limit: int) -> bytes:
         """A body, or of a longer one more than `limit` bytes. Raises TimeoutError where it takes too long, or CrowdedOut."""
-        if content.is_eof():  # it came with the headers: nothing to wait for
-            return content.read_nowait()
         deadline = asyncio.timeout(self._within)
         self._held[deadline] = 0
         try:

@@ -6,11 +6,14 @@ the supervisor reads those of all processes together. A file each: see `continue
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections import Counter as Counted
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,7 +47,7 @@ class Metrics:
         self.rejections = Counter(
             "bridge_rejections_total", "Requests rejected, by reason", ["source", "reason"], registry=registry
         )
-        self.ack_seconds = Histogram(
+        self.ack_seconds = ManyAtOnce(
             "bridge_ack_seconds",
             "From the request to the answer that acknowledges it",
             ["source"],
@@ -90,6 +93,42 @@ class Metrics:
             self.forward_seconds.labels(source)
         for verdict in verdicts:
             self.event_api_requests.labels(verdict)
+
+
+class ManyAtOnce(Histogram):
+    """A histogram that also takes many values in one write for each of their buckets."""
+
+    def observe_all(self, seconds: Sequence[float]) -> None:
+        self._sum.inc(sum(seconds))
+        for bucket, count in Counted(bisect_left(self._upper_bounds, each) for each in seconds).items():
+            self._buckets[bucket].inc(count)
+
+
+class Receipts:
+    """Counts what one source's requests came to, and writes it down once for all that are answered in one turn of the loop:
+    each by itself would cost half of what it costs to verify a webhook.
+    """
+
+    def __init__(self, metrics: Metrics, source: str) -> None:
+        self._outcomes = {outcome: metrics.deliveries.labels(source, outcome) for outcome in DELIVERY_OUTCOMES}
+        self._ack_seconds = metrics.ack_seconds.labels(source)
+        self._counted = Counted[str]()
+        self._seconds: list[float] = []
+
+    def add(self, outcome: str, seconds: float | None = None) -> None:
+        """`seconds`: from the request to its answer, of one that was acknowledged. Call it in a running loop."""
+        if not self._counted:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._counted[outcome] += 1
+        if seconds is not None:
+            self._seconds.append(seconds)
+
+    def _write(self) -> None:
+        for outcome, count in self._counted.items():
+            self._outcomes[outcome].inc(count)
+        self._ack_seconds.observe_all(self._seconds)
+        self._counted.clear()
+        self._seconds.clear()
 
 
 def continue_counting_as(process: str) -> None:

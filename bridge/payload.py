@@ -91,7 +91,7 @@ def at(payload: object, *path: str) -> Any:
 
 def milliseconds(seconds: object) -> int | None:
     """Seconds as a JSON number, in ms; None where it is no number from 1980 to 2100."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         return None
     return round(seconds * 1000) if _1980 <= seconds <= _2100 else None
 

@@ -1,4 +1,4 @@
-"""What the processes of one service have in common: a channel to the parent, and that none outlives it."""
+"""What the processes of one service have in common: how one is started, a channel to it, and that none outlives its parent."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ A child reads what it is told from the channel, says `ready` on it once it serve
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import resource
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import orjson
+import uvloop
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
@@ -30,8 +32,6 @@ from bridge.send import Sender
 from bridge.settings import Settings
 from bridge.worker.client import Worker, WorkerSettings
 
-# The committing thread and the event loop share one interpreter: the default, 5 ms, is longer than a commit takes.
-_SWITCH_INTERVAL = 0.0005
 # Seconds for what is on its way when we are stopped; the supervisor kills after 8.
 _GRACE = 4.0
 # Seconds for a sender to notice an answer it got before it had sent everything, such as 413. To close at once would
@@ -45,11 +45,10 @@ Say = Callable[[Mapping[str, object]], None]
 
 async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public: socket.socket) -> None:
     """Steps 1 to 3: what is acknowledged is in the journal."""
-    sys.setswitchinterval(_SWITCH_INTERVAL)
     _allow_many_connections()
     metrics = Metrics()
     metrics.announce_receiving(settings.sources)
-    store = journal.at(settings.journal, connections=settings.journal_connections)
+    store = journal.at(settings.journal, connections=settings.journal_connections, receiving=True)
     receiving = Receiver(
         sources=[source.source(name) for name, source in settings.sources.items()],
         journal=store,
@@ -57,16 +56,26 @@ async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public:
         clock=wall_clock,
         unable=lambda reason: say({"unstored": reason}),
     )
-    runner = public_runner(receiving.application())
+    runner = public_runner(receiving)
     await runner.setup()
     await web.SockSite(runner, public, backlog=1024).start()
     watching = [asyncio.create_task(drop_the_silent(runner)), asyncio.create_task(receiving.watch())]
+    _freeze()
     say({"ready": True, "unstored": ""})
     await stopped.wait()
     for each in watching:
         each.cancel()
     await runner.cleanup()
     await store.close()
+
+
+def _freeze() -> None:
+    """All that is there now stays: to look through it for garbage again and again would hold up every answer for 15 ms.
+    What comes later holds itself in cycles seldom enough to be looked through by ten thousands.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def _allow_many_connections() -> None:
@@ -76,19 +85,13 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def public_runner(application: web.Application) -> web.AppRunner:
-    """How the public application is served. No access log: it would be a line for each delivery."""
-    return web.AppRunner(
-        application,
-        access_log=None,
-        handle_signals=False,
-        auto_decompress=False,
-        shutdown_timeout=_GRACE,
-        lingering_time=_LINGER,
-    )
+def public_runner(receiving: Receiver) -> web.ServerRunner:
+    """How what the receiver answers is served. No access log: it would be a line for each delivery."""
+    server = web.Server(receiving.answer, access_log=None, auto_decompress=False, lingering_time=_LINGER)
+    return web.ServerRunner(server, shutdown_timeout=_GRACE)
 
 
-async def drop_the_silent(runner: web.AppRunner, *, within: float = _HEAD_WITHIN) -> None:
+async def drop_the_silent(runner: web.ServerRunner, *, within: float = _HEAD_WITHIN) -> None:
     """For ever: close connections that bring no request. aiohttp waits for the first one without end, so whoever opened
     as many as we may have and said nothing would keep every provider out.
     """
@@ -134,6 +137,7 @@ async def forwarder(settings: Settings, modules: tuple[str, ...], say: Say, stop
             answer_limit=api_settings.timeout,
             unable=lambda reason: say({"unable": reason}),
         )
+        _freeze()
         say({"ready": True, "held": "", "unable": ""})
         running = asyncio.create_task(forwarding.run(grace=_GRACE))
         pruning = asyncio.create_task(Pruner(journal=store, retention=settings.retention).run())
@@ -185,7 +189,7 @@ def main(name: str, parent: int, channel: int, *passed: int) -> None:
         else:
             await forwarder(settings, modules, say, stopped)
 
-    asyncio.run(live())
+    uvloop.run(live())
 
 
 if __name__ == "__main__":

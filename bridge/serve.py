@@ -2,6 +2,7 @@
 
     supervisor (this)  the private listener: health, readiness, metrics
       receiver         the public listener: steps 1 to 3
+        writer         to a SQLite journal alone: what is appended
       forwarder        steps 4 and 5
         worker         the transforms: the user's code
 

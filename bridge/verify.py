@@ -112,6 +112,8 @@ def _delivery(
 
 def _bounded(id_: str) -> str:
     """As it is, or its digest where no database could index it: a provider may compose an id of several long parts."""
+    if 4 * len(id_) <= _LONGEST_ID:  # in UTF-8 a character takes four bytes at most
+        return id_
     written = id_.encode(errors="backslashreplace")
     return id_ if len(written) <= _LONGEST_ID else _digest(written)
 

@@ -29,13 +29,23 @@ async def sqlite(folder: Path) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def sqlite_receiving(folder: Path) -> AsyncIterator[str]:
+    """The same, opened as a receiver does."""
+    yield f"sqlite:///{folder}/receiving.db"
+
+
+@asynccontextmanager
 async def postgresql(folder: Path) -> AsyncIterator[str]:
     del folder
     with postgres.schema() as url:
         yield url
 
 
-JOURNALS: list[Place] = [sqlite, postgresql]
+def is_receiving(url: str) -> bool:
+    return url.endswith("/receiving.db")
+
+
+JOURNALS: list[Place] = [sqlite, sqlite_receiving, postgresql]
 
 
 @pytest.fixture(params=JOURNALS, ids=lambda place: place.__name__)
@@ -56,7 +66,7 @@ async def open_journal(journal_url: str) -> AsyncIterator[Callable[[], Awaitable
     opened: list[Journal] = []
 
     async def open_() -> Journal:
-        opened.append(await journals.open(journal_url))
+        opened.append(await journals.open(journal_url, receiving=is_receiving(journal_url)))
         return opened[-1]
 
     yield open_

@@ -16,7 +16,7 @@ from bridge.event_api import EventApi
 from bridge.forward import Forwarder
 from bridge.gate import Gate
 from bridge.journal import Journal
-from bridge.journal.sqlite import SqliteJournal
+from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.metrics import Metrics
 from bridge.model import Attempt, Delivery, Entry, Selection, Source, State, WebhookRequest
 from bridge.send import Sender

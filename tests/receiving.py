@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import log, providers, roles
 from bridge.journal import Journal
-from bridge.journal.sqlite import SqliteJournal
+from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.metrics import Metrics
 from bridge.model import Attempt, Entry, Selection, Source
 from bridge.receive import READ_TIMEOUT, Receiver
@@ -57,7 +57,7 @@ class Receiving:
     """A running receiver, and what the tests ask of it."""
 
     receiver: Receiver
-    runner: web.AppRunner
+    runner: web.ServerRunner
     store: Journal
     metrics: Metrics
     folder: Path
@@ -171,7 +171,7 @@ def logging_into(stream: io.StringIO) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def listening(runner: web.AppRunner) -> AsyncIterator[int]:
+async def listening(runner: web.BaseRunner) -> AsyncIterator[int]:
     """The port the application is served at."""
     bound = socket.create_server(("127.0.0.1", 0))
     await runner.setup()
@@ -198,7 +198,7 @@ async def receiving(
     found = Receiving(
         receiver=receiver,
         unable=unable,
-        runner=roles.public_runner(receiver.application()),
+        runner=roles.public_runner(receiver),
         store=store,
         metrics=metrics,
         folder=folder,

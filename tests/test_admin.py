@@ -15,7 +15,7 @@ from receiving import Answer, another, ask, listening, receiving, request, sampl
 
 from bridge.admin import Admin
 from bridge.journal import Journal
-from bridge.journal.sqlite import SqliteJournal
+from bridge.journal.sqlite.journal import SqliteJournal
 
 COUNT = """
 from bridge.metrics import Metrics

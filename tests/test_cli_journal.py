@@ -15,7 +15,7 @@ from commands import T0, delivery, fill, on_terminal, run
 
 from bridge import journal
 from bridge.journal import Journal
-from bridge.journal.sqlite import SqliteJournal
+from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.model import Attempt, Entry, Selection, State
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ VICTIMS = ["receiver"] * 4 + ["forwarder"] * 4 + ["supervisor"] * 4
 # Answers, and stores a little later: what many a receiver does, and what ours did with this in its way.
 HASTY = """
 import asyncio
-from bridge.journal.sqlite import SqliteJournal
+from bridge.journal.sqlite.journal import SqliteJournal
 
 honest = SqliteJournal.append
 

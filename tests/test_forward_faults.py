@@ -149,7 +149,7 @@ async def test_one_acceptance_makes_nothing_of_what_was_refused_while_all_was(
 ) -> None:
     """The Event API was ill for long, was well for a moment, and is ill again."""
     now = wall_clock() + 60_000
-    monkeypatch.setattr("bridge.journal.sqlite.wall_clock", lambda: now)
+    monkeypatch.setattr("bridge.journal.sqlite.journal.wall_clock", lambda: now)
     async with bench(tmp_path, clock=lambda: now) as b:
         b.stand_in.unwanted["stripe/customer.deleted"] = "redis: connection refused"
         await b.append("customer.deleted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from service import SECRETS, Service, delivery, service, until
 
 from bridge.errors import Reason
 from bridge.event_api import Verdict
-from bridge.metrics import DELIVERY_OUTCOMES, Directory
+from bridge.metrics import DELIVERY_OUTCOMES, Directory, Metrics, Receipts
 from bridge.model import State
 from bridge.stand_in import Hang, Refuse, StandIn
 
@@ -184,3 +185,31 @@ def test_where_a_service_counted_that_was_killed_is_tidied_up_by_the_next() -> N
     for each in (living, other):
         each.close()
         assert not each.path.exists()
+
+
+def test_many_values_at_once_count_as_one_by_one() -> None:
+    seconds = [0.0004, 0.001, 0.0011, 0.3, 0.3, 7.0]
+    at_once, one_by_one = Metrics(), Metrics()
+    at_once.ack_seconds.labels("stripe").observe_all(seconds)
+    for each in seconds:
+        one_by_one.ack_seconds.labels("stripe").observe(each)
+    counted = [
+        [sample for family in each.registry.collect() for sample in family.samples if "created" not in sample.name]
+        for each in (at_once, one_by_one)
+    ]
+    assert counted[0] == counted[1]
+    assert any(sample.value == len(seconds) for sample in counted[0])
+
+
+async def test_what_requests_came_to_is_written_when_their_turn_of_the_loop_is_over() -> None:
+    metrics = Metrics()
+    receipts = Receipts(metrics, "stripe")
+    for turn in (1, 2):
+        receipts.add("accepted", 0.002)
+        receipts.add("accepted", 0.003)
+        receipts.add("rejected")
+        await asyncio.sleep(0)
+        assert metrics.registry.get_sample_value("bridge_ack_seconds_count", {"source": "stripe"}) == 2 * turn
+        for outcome, count in (("accepted", 2), ("rejected", 1), ("failed", 0)):
+            labels = {"source": "stripe", "outcome": outcome}
+            assert metrics.registry.get_sample_value("bridge_deliveries_total", labels) == count * turn

@@ -19,7 +19,8 @@ from service import until
 from bridge import journal as journals
 from bridge.errors import JournalUnavailable
 from bridge.journal import Journal
-from bridge.journal.postgresql import PostgresqlJournal, writes
+from bridge.journal.postgresql import writes
+from bridge.journal.postgresql.journal import PostgresqlJournal
 from bridge.model import Attempt, Delivery, Outcome, Selection, Settlement, State
 
 Make: TypeAlias = Callable[..., Delivery]
@@ -249,3 +250,26 @@ async def test_a_ring_that_nobody_can_hear_is_no_fault(journal_url: str, make_de
         await journal.append(make_delivery("2"))
     assert len(await journal.find(Selection(), limit=9)) == 1
     await journal.close()
+
+
+async def test_where_statistics_say_that_nothing_was_tried_no_attempt_is_read(
+    journal_url: str, make_delivery: Make
+) -> None:
+    """As after an ANALYZE of a new database: each settlement then read all attempts there were, more from one to the next."""
+    journal = await journals.open(journal_url)
+    await asyncio.gather(*(journal.append(make_delivery(f"{n}")) for n in range(1500)))
+    async with session(journal_url) as connection:
+        await connection.execute("ANALYZE")
+        await connection.commit()
+    attempt = Attempt(at=0, outcome=Outcome.FORWARDED)
+    while entries := await journal.claim(500, lease=LEASE):
+        await journal.settle(
+            [Settlement(seq=e.seq, token=e.token, state=State.FORWARDED, attempt=attempt) for e in entries]
+        )
+    await journal.close()  # what it has read is told when its session ends
+    async with session(journal_url) as connection:
+        [read] = await (await connection.execute(READ)).fetchone() or [None]
+    assert read == 0
+
+
+READ = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = 'bridge_attempt'"

@@ -15,7 +15,7 @@ from service import elapsed
 
 from bridge import journal as journals
 from bridge.journal import Journal
-from bridge.journal.postgresql import PostgresqlJournal
+from bridge.journal.postgresql.journal import PostgresqlJournal
 from bridge.journal.postgresql.sql import SLOTS
 from bridge.model import Attempt, Delivery, Outcome, Selection, Settlement, State
 

@@ -16,7 +16,7 @@ from tls_proxy import Proxy
 
 from bridge import journal as journals
 from bridge.journal import Journal
-from bridge.journal.postgresql import PostgresqlJournal
+from bridge.journal.postgresql.journal import PostgresqlJournal
 from bridge.journal.postgresql.schema import _LOCK
 from bridge.journal.postgresql.server import Server
 from bridge.model import Attempt, Delivery, Outcome, Selection, Settlement, State

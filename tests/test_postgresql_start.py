@@ -150,6 +150,6 @@ def test_where_there_is_no_postgresql_the_tests_fail_and_are_not_skipped() -> No
         check=False,
     )
     assert done.returncode == 1
-    assert "7 passed" in done.stdout, "SQLite's"
+    assert "14 passed" in done.stdout, "SQLite's"
     assert "7 errors" in done.stdout
     assert "skipped" not in done.stdout

@@ -15,7 +15,7 @@ from disk import fill, make_room, small_disk
 from receiving import IDS, PROVIDERS, Answer, Receiving, another, ask, listening, receiving, request
 
 from bridge.admin import Admin
-from bridge.journal.sqlite import SqliteJournal
+from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.model import Selection
 
 BUSY = {"stripe": 503, "slack": 503, "intercom": 429}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,24 @@ async def test_requests_in_a_row_on_one_connection_are_answered_in_order(bridge:
         writer.write(b"".join(row))
         assert [(await answer(reader)).status for _ in row] == [200, 200, 200]
     assert [entry.id for entry in await bridge.entries()] == ["evt_1", "evt_2"]
+
+
+async def test_the_answer_to_what_is_stored_is_short_and_dated(bridge: Receiving) -> None:
+    async with connection(bridge.port) as (reader, writer):
+        for body in (BODY, BODY.replace(b"evt_1", b"evt_2")):
+            writer.write(good(bridge, body))
+            answered = await answer(reader)
+            assert set(answered.headers) == {"content-length", "date"}
+            assert abs(parsedate_to_datetime(answered.headers["date"]).timestamp() - time.time()) < 5
+
+
+@pytest.mark.parametrize("asked", ["1.0", "close"])
+async def test_whoever_wants_no_further_answer_has_the_connection_closed(bridge: Receiving, asked: str) -> None:
+    one = good(bridge, Connection="close") if asked == "close" else good(bridge).replace(b"HTTP/1.1", b"HTTP/1.0")
+    async with asyncio.timeout(10), connection(bridge.port) as (reader, writer):
+        writer.write(one)
+        assert (await answer(reader)).status == 200
+        assert await reader.read() == b""
 
 
 STRANGERS = {

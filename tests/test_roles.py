@@ -160,6 +160,6 @@ async def test_no_process_of_the_service_has_a_secret_in_its_environment(tmp_pat
         assert (await running.post(delivery(1))).status == 200
         await api.received(1)
         processes = descendants(running.pid)
-        assert len(processes) == 3, "receiver, forwarder, worker"
+        assert len(processes) == 4, "receiver, writer, forwarder, worker"
         for each in processes:
             assert not environment(each).keys() & {*SECRETS, "MINE", "INNGEST_EVENT_KEY"}

@@ -190,7 +190,7 @@ async def test_when_the_supervisor_is_killed_nothing_survives_and_the_next_goes_
 ) -> None:
     async with looping(tmp_path, stand_in) as running:
         everyone = descendants(running.pid)
-        assert len(everyone) == 3
+        assert len(everyone) == 4
         await running.kill()
         await until(lambda: not [pid for pid in everyone if is_alive(pid)], patience=5)
         stand_in.always = None

@@ -16,15 +16,15 @@ import pytest
 
 from bridge import journal as journals
 from bridge.errors import JournalUnavailable
-from bridge.journal.sqlite import SqliteJournal
 from bridge.journal.sqlite.file import migrate
+from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.journal.sqlite.schema import MIGRATIONS
 from bridge.model import Delivery
 
 OPENER = """
 import asyncio, sys
 from pathlib import Path
-from bridge.journal.sqlite import SqliteJournal
+from bridge.journal.sqlite.journal import SqliteJournal
 
 async def main():
     print("ready", flush=True)

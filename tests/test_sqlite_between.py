@@ -14,8 +14,9 @@ from typing import TypeAlias
 
 import pytest
 
-from bridge.journal.sqlite import SqliteJournal, file, writes
+from bridge.journal.sqlite import file, writes
 from bridge.journal.sqlite.file import SqliteFile
+from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.model import Attempt, Delivery, Entry, Outcome, Settlement, State
 
 Act: TypeAlias = Callable[[sqlite3.Connection], object]

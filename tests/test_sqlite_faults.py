@@ -1,6 +1,5 @@
-"""What becomes of a SQLite journal when the disk, or somebody at it, does what nobody wants: nothing is acknowledged that
-is not stored, the reason is one clear line, and it goes on by itself when the cause is gone.
-"""
+"""A SQLite journal whose disk, or somebody at it, does what nobody wants: nothing is acknowledged that is not stored, the
+reason is one clear line, and it goes on by itself when the cause is gone."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from typing import TypeAlias
 import pytest
 
 from bridge.errors import JournalUnavailable
-from bridge.journal.sqlite import SqliteJournal
 from bridge.journal.sqlite.file import SqliteFile
+from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.model import Delivery, Selection
 
 Make: TypeAlias = Callable[..., Delivery]
@@ -105,7 +104,9 @@ async def test_a_journal_that_was_replaced_acknowledges_nothing_and_uses_the_new
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 async def test_a_log_that_was_removed_alone_is_found_out(path: Path, make_delivery: Make, suffix: str) -> None:
     journal = SqliteJournal(path)
-    await journal._submit(journal._quick.close)  # nobody else holds the file: one connection is one process
+    await journal._submit(
+        journal._quick, journal._quick.close
+    )  # nobody else holds the file: one connection is one process
     assert await journal.append(make_delivery("before"))
     path.with_name(f"journal.db{suffix}").unlink()
     await none_is_acknowledged(journal, make_delivery, "was removed or replaced")

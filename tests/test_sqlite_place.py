@@ -13,7 +13,8 @@ from service import service
 
 from bridge import journal as journals
 from bridge.errors import JournalUnavailable
-from bridge.journal.sqlite import SqliteJournal, place
+from bridge.journal.sqlite import place
+from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.stand_in import StandIn
 
 RESERVE = """

@@ -187,8 +187,8 @@ async def test_one_that_was_stopped_and_reads_nothing_is_lost_like_one_that_loop
     """Once, what it did not read kept the channel open, and forwarding waited for it for ever."""
     worker = make_worker()
     await worker.run([of_type("a.b")], now=NOW)
-    assert worker._process is not None
-    worker._process.send_signal(signal.SIGSTOP)
+    assert worker._companion is not None
+    worker._companion._process.send_signal(signal.SIGSTOP)
     large = orjson.dumps({"id": "evt_l", "object": "event", "type": "l", "text": "x" * 3_000_000})
     results, how = await worker.run([of_type("l", large)], now=NOW)
     assert (results, how) == ([None], "the transform took longer than 0.5 s")

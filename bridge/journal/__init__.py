@@ -19,8 +19,8 @@ from bridge.errors import ConfigInvalid
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement, State
 
 EXPECTED = "sqlite:///path/to/file.db or postgresql://user:password@host/database"
-# The package here that knows the URLs of a scheme. Only the one in use is loaded.
-_PACKAGES = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}
+# The module here that knows the URLs of a scheme. Only the one in use is loaded.
+_MODULES = {"sqlite": "sqlite.journal", "postgresql": "postgresql.journal", "postgres": "postgresql.journal"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Kind(Protocol):
     `fault_of` and `shown` are asked about any URL with its scheme, the others about those in which there is no fault.
     """
 
-    def at(self, url: str, *, connections: int, create: bool) -> Journal: ...
+    def at(self, url: str, *, connections: int, create: bool, receiving: bool) -> Journal: ...
 
     async def rehearse(self, url: str) -> None: ...
 
@@ -120,23 +120,24 @@ class Kind(Protocol):
     def shown(self, url: str) -> str: ...
 
 
-def at(url: str, *, connections: int = 4, create: bool = True) -> Journal:
+def at(url: str, *, connections: int = 4, create: bool = True, receiving: bool = False) -> Journal:
     """The journal at a URL, whether it can be opened now or not: each call opens it where it must, or says why it can't.
 
     For a running loop. `connections`: at most so many to a PostgreSQL. `create`: also where there is none yet; a file that
-    is not there is made in any case, so ask `exists` first. Raises ConfigInvalid where the URL names none.
+    is not there is made in any case, so ask `exists` first. `receiving`: for who appends as much as it can. Raises
+    ConfigInvalid where the URL names none.
     """
-    return _kind(url).at(url, connections=connections, create=create)
+    return _kind(url).at(url, connections=connections, create=create, receiving=receiving)
 
 
 async def open(  # noqa: A001 - journal.open(url), as gzip.open(path)
-    url: str, *, connections: int = 4, create: bool = True
+    url: str, *, connections: int = 4, create: bool = True, receiving: bool = False
 ) -> Journal:
     """The journal at a URL, open, its schema brought up to date.
 
     Raises ConfigInvalid where the URL names none, JournalUnavailable where it can't be opened now.
     """
-    journal = at(url, connections=connections, create=create)
+    journal = at(url, connections=connections, create=create, receiving=receiving)
     try:
         await journal.census()
     except BaseException:
@@ -182,5 +183,5 @@ def _kind(url: str) -> Kind:
 
 def _package(url: str) -> Kind | None:
     scheme, _, _ = url.partition(":")
-    name = _PACKAGES.get(scheme)
+    name = _MODULES.get(scheme)
     return None if name is None else cast(Kind, import_module(f"bridge.journal.{name}"))

@@ -25,6 +25,8 @@ _MOST_WAITING = 64 << 20
 _LEAST = 64 << 10
 # What a row costs beside its body.
 _ROW = 1 << 10
+# Rows of a batch: larger ones save nothing more, and a statement that took them all would have no bound.
+_MOST_ROWS = 512
 
 
 class GroupCommit(Generic[Row]):
@@ -60,7 +62,7 @@ class GroupCommit(Generic[Row]):
         size += _ROW
         if self._waiting + size > _MOST_WAITING:
             raise JournalUnavailable(f"{self._waiting >> 20} MiB of deliveries are waiting to be stored already")
-        if not self._queue or self._queue[-1].size + size > self._limit:
+        if not (self._queue and self._queue[-1].has_room(size, self._limit)):
             self._queue.append(_Batch(self._loop, self._clock()))
         batch = self._last = self._queue[-1]
         place = batch.add(row, size)
@@ -133,6 +135,9 @@ class _Batch(Generic[Row]):
 
     def __post_init__(self) -> None:
         self.verdict = _Verdict(loop=self.loop)
+
+    def has_room(self, size: int, limit: int) -> bool:
+        return self.size + size <= limit and len(self.rows) < _MOST_ROWS
 
     def add(self, row: Row, size: int) -> int:
         self.rows.append(row)

@@ -6,10 +6,7 @@ Decides nothing: it says which entries were transformed, and what happened to th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +15,9 @@ from typing import Any
 import orjson
 
 from bridge import worker
+from bridge.companion import Companion
 from bridge.errors import WorkerUnavailable
 from bridge.model import Entry
-from bridge.process import command
 from bridge.settings import Settings
 from bridge.transform import Result
 
@@ -66,25 +63,15 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._companion: Companion | None = None
         self._busy = asyncio.Lock()
 
     async def start(self) -> Loaded:
         """Start the process if there is none. `faults` where it could not be started or a module did not load."""
         try:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    *command("bridge.worker", str(theirs.fileno()), str(os.getpid())),
-                    pass_fds=[theirs.fileno()],
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=2,  # what a transform prints belongs beside the log, not into what a command prints
-                )
+            self._companion = await Companion.start("bridge.worker")
         except OSError as error:  # no more processes, or files
             return Loaded(faults=(f"transforms: no process for them can be started: {error.strerror}",))
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
         self._send(
             {
                 "directories": [str(path) for path in self._settings.directories if path.is_dir()],
@@ -135,7 +122,7 @@ class Worker:
     async def _run(
         self, entries: Sequence[Entry], results: list[Result | None], *, now: int, until: float
     ) -> tuple[list[Result | None], str]:
-        if self._process is None:
+        if self._companion is None:
             loaded = await self.start()
             if loaded.faults:  # mended or not, nothing may go on as if they were not there
                 await self.stop()
@@ -152,8 +139,8 @@ class Worker:
     async def _exchange(
         self, entries: Sequence[Entry], results: list[Result | None], *, now: int, until: float
     ) -> None:
-        assert self._writer is not None  # noqa: S101 - the type checker can't see it
-        self._writer.write(worker.work(entries, now=now))
+        assert self._companion is not None  # noqa: S101 - the type checker can't see it
+        self._companion.writer.write(worker.work(entries, now=now))
         open_ = len(entries)
         while open_:
             if asyncio.get_running_loop().time() >= until:
@@ -181,37 +168,21 @@ class Worker:
             receiving.cancel()
 
     def _send(self, head: object) -> None:
-        assert self._writer is not None  # noqa: S101 - the type checker can't see it
-        self._writer.write(worker.frame(head))
+        assert self._companion is not None  # noqa: S101 - the type checker can't see it
+        self._companion.writer.write(worker.frame(head))
 
     async def _receive(self) -> tuple[dict[str, Any], bytes]:
-        assert self._reader is not None  # noqa: S101 - the type checker can't see it
-        lengths = await self._reader.readexactly(worker.LENGTHS.size)
-        head_size, blob_size = worker.LENGTHS.unpack(lengths)
-        head: dict[str, Any] = orjson.loads(await self._reader.readexactly(head_size))
-        return head, await self._reader.readexactly(blob_size)
+        assert self._companion is not None  # noqa: S101 - the type checker can't see it
+        reader = self._companion.reader
+        head_size, blob_size = worker.LENGTHS.unpack(await reader.readexactly(worker.LENGTHS.size))
+        head: dict[str, Any] = orjson.loads(await reader.readexactly(head_size))
+        return head, await reader.readexactly(blob_size)
 
     async def _lost(self) -> str:
         """What became of a process that closed the channel by itself."""
-        process = self._process
-        await self.stop()
-        code = None if process is None else process.returncode
-        if code is None or code >= 0:
-            return f"its process ended with exit status {code}"
-        return f"its process was ended by signal {-code}"
+        return f"its process {await self.stop()}"
 
-    async def stop(self) -> None:
-        """End the process, if there is one."""
-        process, self._process = self._process, None
-        if self._writer is not None:
-            self._writer.transport.abort()  # not close(): what a stopped process does not read would hold it open
-            self._writer = self._reader = None
-        if process is None:
-            return
-        try:
-            async with asyncio.timeout(0.2):  # an idle one leaves by itself
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+    async def stop(self) -> str:
+        """End the process, if there is one. How it ended."""
+        companion, self._companion = self._companion, None
+        return "is gone" if companion is None else await companion.stop()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from conftest import JOURNALS
+from conftest import JOURNALS, is_receiving
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -44,7 +44,7 @@ class Alike(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.places = [place(Path(self.folder.name)) for place in JOURNALS]
         self.urls = [self.run(place.__aenter__()) for place in self.places]
-        self.journals = [self.run(journals.open(url)) for url in self.urls]
+        self.journals = [self.run(journals.open(url, receiving=is_receiving(url))) for url in self.urls]
         self.now = T0
         self.known: set[tuple[str, str]] = set()
         # Every claim ever made, each as the journals tell it.

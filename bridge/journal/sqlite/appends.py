@@ -1,12 +1,14 @@
-"""How deliveries get into the SQLite journal: a batch in one transaction, in few statements.
+"""How deliveries get into the SQLite journal: a batch in one statement, which is a transaction of its own.
 
-Few, because Python's sqlite3 gives the GIL away at every statement and every row, and waits to get it back.
+One, because Python's sqlite3 gives the GIL away at every statement and waits to get it back, from an event loop that is
+busy just then: with six statements a batch, the waiting took longer than the disk.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 
 from bridge.journal import History
 from bridge.journal.rows import Row, adopted_due, headers_written, storable
@@ -14,51 +16,56 @@ from bridge.journal.sqlite.file import transaction
 from bridge.journal.sqlite.writes import add_attempts, all_in_one, bury, count
 from bridge.model import Attempt, Entry, Outcome, State
 
-# Rows an INSERT, and every power of two below: so few statements that all stay prepared. Eleven variables a row keep
-# the largest under 999, the smallest SQLITE_MAX_VARIABLE_NUMBER in use.
-_MOST_ROWS = 64
-
-_INSERT = (
-    "INSERT INTO delivery"
-    " (seq, source, id, provider, prefix, type, occurred_at, received_at, size, headers, body) VALUES {}"
-    # Named, so that no other conflict can ever pass for a duplicate.
-    " ON CONFLICT (id, source) DO NOTHING"
-)
-_PLACEHOLDERS = "(?,?,?,?,?,?,?,?,?,?,?)"
-
 
 def append(db: sqlite3.Connection, rows: Sequence[Row]) -> frozenset[int]:
     """The places in `rows` of those that are duplicates: of one there already, or of one before them in `rows`."""
+    if not any(row[-1] for row in rows):
+        return _insert(db, rows)[1]
     with transaction(db):
-        last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'delivery'").fetchone()
-        first = last[0] + 1 if last else 1
-        duplicates = _insert(db, rows, first)
-        db.execute(
-            "INSERT INTO entry (seq, state, due) SELECT seq, 'pending', received_at FROM delivery WHERE seq >= ?",
-            (first,),
-        )
-        count(db, State.PENDING, len(rows) - len(duplicates))
+        first, duplicates = _insert(db, rows)
         faults = {first + place: row for place, row in enumerate(rows) if row[-1] and place not in duplicates}
-        if faults:
-            bury(db, list(faults))
-            add_attempts(db, {seq: _unusable(row) for seq, row in faults.items()})
+        bury(db, list(faults))
+        add_attempts(db, {seq: _unusable(row) for seq, row in faults.items()})
     return duplicates
 
 
-def _insert(db: sqlite3.Connection, rows: Sequence[Row], first: int) -> frozenset[int]:
-    stored = start = 0
-    while start < len(rows):
-        size = min(_MOST_ROWS, 1 << (len(rows) - start).bit_length() - 1)
-        values: list[object] = []
-        for place in range(start, start + size):
-            values.append(first + place)
-            values += rows[place][:-1]
-        stored += db.execute(_INSERT.format(",".join([_PLACEHOLDERS] * size)), values).rowcount
-        start += size
-    if stored == len(rows):
-        return frozenset()
-    new = all_in_one(db, "SELECT json_group_array(seq) FROM delivery WHERE seq >= ?", first)
-    return frozenset(range(len(rows))) - {seq - first for seq in new}
+def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> tuple[int, frozenset[int]]:
+    """The seq that the first of them got, or would have got, and the places of the duplicates."""
+    size = 1 << (len(rows) - 1).bit_length()
+    values: list[object] = []
+    for place, row in enumerate(rows):
+        values.append(place)
+        values += row[:-1]
+    values += [None] * ((size - len(rows)) * _COLUMNS)
+    stored = db.execute(_statement(size), values)
+    if not stored.rowcount:
+        return 0, frozenset(range(len(rows)))
+    last = stored.lastrowid or 0
+    if stored.rowcount == len(rows):
+        return last - len(rows) + 1, frozenset()
+    # A seq is its place beyond the first, also where those before it were duplicates.
+    id_, source = db.execute("SELECT id, source FROM delivery WHERE seq = ?", (last,)).fetchone()
+    first = last - next(place for place, row in enumerate(rows) if (row[1], row[0]) == (id_, source))
+    new = all_in_one(db, "SELECT json_group_array(seq) FROM delivery WHERE seq BETWEEN ? AND ?", first, last)
+    return first, frozenset(range(len(rows))) - {seq - first for seq in new}
+
+
+# Its place, then a row less its fault.
+_COLUMNS = 11
+
+
+@cache
+def _statement(size: int) -> str:
+    """Takes so many rows, of which the last may be NULL. Sizes are powers of two, so that all their statements stay prepared."""
+    return f"""
+        INSERT OR ROLLBACK INTO delivery
+            (seq, source, id, provider, prefix, type, occurred_at, received_at, size, headers, body)
+        SELECT
+            1 + column1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'delivery'), 0),
+            column2, column3, column4, column5, column6, column7, column8, column9, column10, column11
+        FROM (VALUES {",".join([f"({','.join('?' * _COLUMNS)})"] * size)}) WHERE column1 IS NOT NULL
+        ON CONFLICT (id, source) DO NOTHING
+    """  # noqa: S608 - our own text
 
 
 def _unusable(row: Row) -> Attempt:
@@ -78,13 +85,14 @@ def adopt(db: sqlite3.Connection, histories: Sequence[History]) -> int:
             adopted += 1
             seq = stored.lastrowid
             db.execute(
-                "INSERT INTO entry (seq, state, due, attempts, replays, generation) VALUES (?, ?, ?, ?, ?, ?)",
-                (seq, entry.state, adopted_due(entry), entry.attempts, entry.replays, entry.generation),
+                "UPDATE entry SET state = ?, due = ?, attempts = ?, replays = ?, generation = ? WHERE seq = ?",
+                (entry.state, adopted_due(entry), entry.attempts, entry.replays, entry.generation, seq),
             )
             db.executemany(
                 "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?)",
                 [(seq, n, a.at, a.outcome, storable(a.error), a.events) for n, a in enumerate(each.attempts, 1)],
             )
+            count(db, State.PENDING, -1)
             count(db, entry.state, 1)
     return adopted
 

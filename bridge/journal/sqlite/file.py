@@ -31,6 +31,8 @@ _LOOK_AGAIN = 0.0005
 # costs a commit less than making the file longer.
 _WAL_BYTES = 4 << 20
 _WAL_LARGE = 16 << 20
+# Bytes of bodies after which it is time to look at its size.
+CHECKPOINT_AFTER = 1 << 20
 # Pages, 64 MiB: then an append does it, because nobody forwards.
 _WAL_SAFETY_NET = 16_384
 
@@ -77,18 +79,19 @@ class SqliteFile:
     def checkpoint(self) -> None:
         """Move what lies in the -wal into the database, where enough has gathered there since the last time.
 
-        Called by whoever forwards, so that no append waits for it: a passive checkpoint holds up no writer. But while
+        Not by the connection that appends, so that no append waits for it: a passive checkpoint holds up no writer. But while
         they write without a pause it never gets to the end, so the -wal can't be begun anew: from 16 MiB on a full one
         follows, which holds them up for the little that is left.
         """
-        with suppress(sqlite3.Error, OSError):
+        with suppress(sqlite3.Error, OSError, JournalUnavailable):
             size = Path(self._files[1]).stat().st_size
             self._checkpointed = min(self._checkpointed, size)  # it shrinks when it is begun anew
-            if self._db is None or size - self._checkpointed < _WAL_BYTES:
+            if size - self._checkpointed < _WAL_BYTES:
                 return
-            _checkpoint(self._db, "PASSIVE")
+            db = self._db or self._open()
+            _checkpoint(db, "PASSIVE")
             if size >= _WAL_LARGE:
-                _checkpoint(self._db, "FULL")
+                _checkpoint(db, "FULL")
             self._checkpointed = size
 
     def close(self) -> None:

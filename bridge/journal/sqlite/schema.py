@@ -69,4 +69,15 @@ _FIRST = (
     "CREATE TABLE probe (seq INTEGER PRIMARY KEY, noise BLOB NOT NULL)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_SECOND = (
+    # Whatever is stored is to be forwarded: so that to store it takes one statement.
+    """
+    CREATE TRIGGER delivery_pending AFTER INSERT ON delivery
+    BEGIN
+        INSERT INTO entry (seq, state, due) VALUES (NEW.seq, 'pending', NEW.received_at);
+        UPDATE tally SET n = n + 1 WHERE state = 'pending';
+    END
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
