@@ -20,9 +20,8 @@ lint: $(VENV)/dev ## formatting, lint, types, and which module may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/dev ## measure, about a quarter of an hour: the journals beside each other, and what is forgotten
-	PYTHONPATH=tests $(BIN)/python -m bench journals
-	PYTHONPATH=tests $(BIN)/python -m bench purge
+bench: $(VENV)/dev ## measure, about half an hour: tables, plots and raw figures into docs/bench
+	@PYTHONPATH=tests $(BIN)/python -m bench measure
 
 lock: $(VENV)/dev ## make the lock files anew from pyproject.toml
 	$(BIN)/pip install --quiet uv

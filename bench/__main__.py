@@ -1,47 +1,62 @@
-"""`make bench`, or `PYTHONPATH=tests python -m bench`: prints ratios first, then what they are made of."""
+"""`make bench`, or `PYTHONPATH=tests python -m bench`: measures, and writes tables, plots and raw figures."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
 import click
 from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import journals
+from bench import growth, latency, plots, report, subjects, throughput
+from bench import purge as purging
+from bench import replicas as replicating
+from bench.rows import Row, machine
 
+_RESULTS = Path(__file__).parents[1] / "docs" / "bench"
 # Into a pipe nothing is cut off.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 @click.group()
 def main() -> None:
-    """Measure. Takes minutes; a machine with nothing else to do gives steadier figures."""
+    """Measure. A machine with nothing else to do gives steadier figures."""
 
 
-@main.command("journals")
-@click.option("--rounds", default=5, show_default=True, help="Interleaved; the median counts.")
-@click.option("--count", default=20_000, show_default=True, help="Deliveries a round.")
-@click.option("--backlog", default=50_000, show_default=True, help="Deliveries in the backlog.")
-@click.option("--settled", default=5_000_000, show_default=True, help="Settled entries behind the pending ones.")
-def journals_(*, rounds: int, count: int, backlog: int, settled: int) -> None:
-    """SQLite and PostgreSQL, one replica and two, a new journal and an old one."""
-    table = Table("ratio", "asked", "what", "of", box=None, pad_edge=False, width=140)
-    with journals.postgresql() as cluster:
-        for measure in (
-            journals.acknowledged(cluster, rounds=rounds, count=count, forwarding=False),
-            journals.acknowledged(cluster, rounds=rounds, count=count, forwarding=True),
-            journals.forwarded(cluster, rounds=rounds, count=backlog, delay=0),
-            journals.forwarded(cluster, rounds=rounds, count=backlog, delay=0.2),
-            journals.claimed(cluster, rounds=4 * rounds, settled=settled),
-        ):
-            figure = asyncio.run(measure)
-            table.add_row(f"{figure.ratio:.2f}", figure.asked, figure.what, figure.of)
-    console.print(table)
-    console.print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}", style="dim")
+@main.command()
+@click.option("--rounds", default=7, show_default=True, help="Interleaved; the median counts.")
+@click.option("--settled", default=5_000_000, show_default=True, help="Settled entries in the largest journal.")
+@click.option("--pending", default=1_000_000, show_default=True, help="Pending entries in the fullest.")
+@click.option("--into", type=click.Path(path_type=Path), default=_RESULTS, help="Where the results are written.")
+def measure(*, rounds: int, settled: int, pending: int, into: Path) -> None:
+    """The bridge beside what one would use instead, on both journals, and with much in them."""
+    found = asyncio.run(_measure(rounds=rounds, settled=settled, pending=pending))
+    into.mkdir(parents=True, exist_ok=True)
+    (into / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
+    _report(into)
+
+
+@main.command("report")
+@click.option("--of", "into", type=click.Path(path_type=Path), default=_RESULTS, help="Where the figures are.")
+def report_(*, into: Path) -> None:
+    """Tables and plots once more, of figures measured before."""
+    _report(into)
+
+
+@main.command()
+@click.option("--rounds", default=3, show_default=True, help="Interleaved; the median counts.")
+@click.option("--backlog", default=50_000, show_default=True, help="Deliveries that wait.")
+def replicas(*, rounds: int, backlog: int) -> None:
+    """What two bridges forward from one PostgreSQL, beside what one does."""
+    rows = asyncio.run(_replicas(rounds=rounds, backlog=backlog))
+    console.print(Markdown(report.replicas(rows)))
 
 
 @main.command()
@@ -49,12 +64,70 @@ def journals_(*, rounds: int, count: int, backlog: int, settled: int) -> None:
 @click.option("--rate", default=1000, show_default=True, help="Deliveries a second.")
 def purge(*, seconds: int, rate: int) -> None:
     """What PostgreSQL's tables take while as much is forgotten as comes in: MB, and rows not vacuumed yet."""
-    with journals.postgresql(autovacuum_naptime="1s") as cluster:
-        rows = asyncio.run(journals.purged(cluster, seconds=seconds, rate=rate))
+    rows = asyncio.run(_purge(seconds=seconds, rate=rate))
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(f"{value:,.1f}" for value in row.values()))
     console.print(table)
+
+
+async def _measure(*, rounds: int, settled: int, pending: int) -> Row:
+    steps = throughput.steps(rounds) + latency.steps() + growth.steps()
+    async with subjects.postgresql() as cluster:
+        with _Progress(steps) as note:
+            rows = await throughput.throughput(cluster, rounds=rounds, note=note)
+            rows += await latency.latency(cluster, rows, note=note)
+            rows += await latency.disk(cluster, note=note)
+            rows += await growth.growth(cluster, settled=settled, pending=pending, note=note)
+        return {"machine": machine(postgresql=cluster.version), "rows": rows}
+
+
+async def _replicas(*, rounds: int, backlog: int) -> list[Row]:
+    async with subjects.postgresql() as cluster:
+        with _Progress(replicating.steps(rounds)) as note:
+            return await replicating.replicas(cluster, rounds=rounds, backlog=backlog, note=note)
+
+
+async def _purge(*, seconds: int, rate: int) -> list[dict[str, float]]:
+    async with subjects.postgresql(autovacuum_naptime="1s") as cluster:
+        return await purging.purged(cluster, seconds=seconds, rate=rate)
+
+
+def _report(into: Path) -> None:
+    found = json.loads((into / "figures.json").read_text())
+    text = report.whole(found["machine"], found["rows"])
+    (into / "README.md").write_text(text)
+    drawn = plots.draw(found["rows"], into)
+    console.print(Markdown(text) if sys.stdout.isatty() else text)
+    console.print(f"Written: {_names([into / 'figures.json', into / 'README.md', *drawn])}", style="dim")
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(str(path) for path in paths)
+
+
+class _Progress:
+    """A bar, and the step that was done last."""
+
+    def __init__(self, steps: int) -> None:
+        columns = (
+            *Progress.get_default_columns()[:2],
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[last]}"),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task("Measuring", total=steps, last="starting")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, last: str) -> None:
+        self._progress.update(self._task, advance=1, last=last)
 
 
 main()

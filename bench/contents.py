@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from hashlib import sha256
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 
 import psycopg
 
-from bench import load
+from bench import bodies
 from bridge import journal as journals
 from bridge.clock import wall_clock
 from bridge.journal import Journal
@@ -15,20 +17,31 @@ from bridge.model import Attempt, Delivery, Outcome, Settlement, State
 
 T0 = 1_767_225_600_000
 LEASE = 60_000
+_HEADERS = f'{{"stripe-signature":"t=1767225600,v1={"0" * 64}","content-type":"application/json"}}'
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Journal]:
+    store = await journals.open(url)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def delivery(number: int, received_at: int = T0) -> Delivery:
     """As those that are sent."""
+    [id_] = bodies.ids(1, str(number))
     return Delivery(
         source="stripe",
         provider="stripe",
         prefix="stripe",
-        id=f"evt_{sha256(str(number).encode()).hexdigest()[:24]}",
-        type="customer.created",
+        id=id_,
+        type="invoice.paid",
         occurred_at=received_at - 1000,
         received_at=received_at,
         headers={"stripe-signature": f"t=1767225600,v1={'0' * 64}"},
-        body=load.body(f"evt_{number:024}"),
+        body=bodies.body(id_),
         payload={},
     )
 
@@ -43,30 +56,105 @@ async def fill(url: str, count: int, *, start: int = 10**9, at_once: int = 2000)
     await store.close()
 
 
-_AGE = """
+async def settle(store: Journal) -> None:
+    """All that is pending."""
+    done = Attempt(at=T0, outcome=Outcome.FORWARDED)
+    while entries := await store.claim(500, lease=LEASE):
+        await store.settle([Settlement(seq=e.seq, token=e.token, state=State.FORWARDED, attempt=done) for e in entries])
+
+
+async def stock(url: str, *, settled: int = 0, pending: int = 0) -> None:
+    """A new journal with so many entries, as they would be there after so many deliveries, but written at once.
+
+    Settled ones have bodies of 100 bytes, pending ones of 700; all were received lately, a millisecond apart.
+    """
+    store = await journals.open(url)
+    await store.close()
+    write = _stock_sqlite if url.startswith("sqlite") else _stock_postgresql
+    await asyncio.to_thread(write, url, settled, pending)
+
+
+_SETTLED_IN_SQLITE = """
+    INSERT INTO delivery (source, id, provider, prefix, type, occurred_at, received_at, size, headers, body)
+        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+        SELECT 'stripe', printf('evt_%s', lower(hex(randomblob(12)))), 'stripe', 'stripe', 'invoice.paid', {t} + n, {t} + n,
+            100, '{headers}', zeroblob(100) FROM n;
+    INSERT INTO entry (seq, state, due, attempts) SELECT seq, 'forwarded', NULL, 1 FROM delivery;
+    INSERT INTO attempt (seq, n, at, outcome, error, events) SELECT seq, 1, received_at, 'forwarded', '', 1 FROM delivery;
+    UPDATE tally SET n = {count} WHERE state = 'forwarded';
+"""
+_PENDING_IN_SQLITE = """
+    INSERT INTO delivery (source, id, provider, prefix, type, occurred_at, received_at, size, headers, body)
+        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+        SELECT 'stripe', printf('evt_%024d', n), 'stripe', 'stripe', 'invoice.paid', {t} + n, {t} + n,
+            {size}, '{headers}', CAST(replace('{body}', '{id}', printf('evt_%024d', n)) AS BLOB) FROM n;
+    INSERT INTO entry (seq, state, due) SELECT seq, 'pending', received_at FROM delivery
+        WHERE seq NOT IN (SELECT seq FROM entry);
+    UPDATE tally SET n = {count} WHERE state = 'pending';
+"""
+
+
+def _stock_sqlite(url: str, settled: int, pending: int) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = OFF")  # a log of so much would be as large again
+        db.execute("PRAGMA synchronous = OFF")
+        # Row by row it would make each of them pending first.
+        name, trigger = db.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE sql LIKE '%INSERT ON delivery%'"
+        ).fetchone()
+        db.execute(f"DROP TRIGGER {name}")
+        if settled:
+            db.executescript(_SETTLED_IN_SQLITE.format(count=settled, t=wall_clock() - settled, headers=_HEADERS))
+        if pending:
+            db.executescript(
+                _PENDING_IN_SQLITE.format(count=pending, t=wall_clock() - pending, headers=_HEADERS, **_pending_body())
+            )
+        db.execute(trigger)
+        db.execute("PRAGMA journal_mode = WAL")
+
+
+_SETTLED_IN_POSTGRESQL = """
     INSERT INTO bridge_delivery (seq, source, id, provider, prefix, type, occurred_at, received_at, size)
-        SELECT n, 'stripe', 'evt_' || md5(n::text), 'stripe', 'stripe', 'customer.created', {t} + n, {t} + n, 100
+        SELECT n, 'stripe', 'evt_' || substr(md5(n::text), 1, 24), 'stripe', 'stripe', 'invoice.paid', {t} + n, {t} + n, 100
         FROM generate_series(1, {count}) AS n;
     INSERT INTO bridge_content (received_at, seq, headers, body)
-        SELECT {t} + n, n, '{{}}', convert_to(repeat('x', 100), 'UTF8') FROM generate_series(1, {count}) AS n;
+        SELECT {t} + n, n, '{headers}', convert_to(repeat('x', 100), 'UTF8') FROM generate_series(1, {count}) AS n;
     INSERT INTO bridge_finished (seq, attempts, tries, state)
         SELECT n, 1, 1, 'forwarded' FROM generate_series(1, {count}) AS n;
     INSERT INTO bridge_attempt (seq, n, at, outcome, error, events)
         SELECT n, 1, {t} + n, 'forwarded', '', 1 FROM generate_series(1, {count}) AS n;
     SELECT setval('bridge_seq', {count});
     UPDATE bridge_tally SET forwarded = {count} WHERE slot = 0;
-    ANALYZE bridge_delivery, bridge_content, bridge_pending, bridge_finished, bridge_attempt
 """
+_PENDING_IN_POSTGRESQL = """
+    INSERT INTO bridge_delivery (seq, source, id, provider, prefix, type, occurred_at, received_at, size)
+        SELECT n, 'stripe', 'evt_' || lpad(n::text, 24, '0'), 'stripe', 'stripe', 'invoice.paid', {t} + n, {t} + n, {size}
+        FROM generate_series({first}, {last}) AS n;
+    INSERT INTO bridge_content (received_at, seq, headers, body)
+        SELECT {t} + n, n, '{headers}', convert_to(replace('{body}', '{id}', 'evt_' || lpad(n::text, 24, '0')), 'UTF8')
+        FROM generate_series({first}, {last}) AS n;
+    INSERT INTO bridge_pending (seq, due, size) SELECT n, {t} + n, {size} FROM generate_series({first}, {last}) AS n;
+    SELECT setval('bridge_seq', {last});
+    UPDATE bridge_tally SET pending = {count} WHERE slot = 1;
+"""
+_ANALYZE = "ANALYZE bridge_delivery, bridge_content, bridge_pending, bridge_finished, bridge_attempt"
 
 
-def age(url: str, count: int) -> None:
-    """So many settled entries, as they would be there after so many deliveries."""
+def _stock_postgresql(url: str, settled: int, pending: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(_AGE.format(t=T0, count=count).encode())
+        if settled:
+            connection.execute(
+                _SETTLED_IN_POSTGRESQL.format(count=settled, t=wall_clock() - settled, headers=_HEADERS).encode()
+            )
+        if pending:
+            span = {"first": settled + 1, "last": settled + pending, "count": pending}
+            t = wall_clock() - settled - pending
+            statement = _PENDING_IN_POSTGRESQL.format(**span, t=t, headers=_HEADERS, **_pending_body())
+            connection.execute(statement.encode())
+        connection.execute(_ANALYZE)
 
 
-async def settle(store: Journal) -> None:
-    """All that is pending."""
-    done = Attempt(at=T0, outcome=Outcome.FORWARDED)
-    while entries := await store.claim(500, lease=LEASE):
-        await store.settle([Settlement(seq=e.seq, token=e.token, state=State.FORWARDED, attempt=done) for e in entries])
+def _pending_body() -> dict[str, object]:
+    [id_] = bodies.ids(1, "pending")
+    body = bodies.body(id_)
+    return {"size": len(body), "id": id_, "body": body.decode()}

@@ -1,75 +1,187 @@
-"""`python -m bench.load PORT COUNT CONNECTIONS NAME`: signed webhooks, made beforehand, sent as fast as they are answered.
+"""`python -m bench.load JSON`: sends signed webhooks, made beforehand, and tells what became of them as a line of JSON.
 
-A process of its own, with sockets and nothing else, so that it takes little of what the bridge could have.
+As fast as they are answered, or, with a `rate`, when they are due, whether the last ones were answered or not: what waits
+for a connection has waited since then. A process of its own, which takes little of what others could have.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
+import re
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
-import bridge
+import uvloop
 
-SECRET = b"whsec_of_the_benchmark"
-_SAMPLE = Path(bridge.__file__).parent / "samples" / "stripe" / "customer.created.json"
+from bench import bodies
 
-
-def body(id_: str) -> bytes:
-    """A delivery of this id: a recorded one, 0.95 KB."""
-    whole, recorded = _sample()
-    return whole.replace(recorded, id_.encode())
+_NOTHING = b"\r\nContent-Length: 0\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
-@cache
-def _sample() -> tuple[bytes, bytes]:
-    parsed = json.loads(_SAMPLE.read_bytes())
-    return json.dumps(parsed, separators=(",", ":")).encode(), parsed["id"].encode()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What to send."""
+
+    port: int
+    target: str = "/webhooks/stripe"
+    header: str = "stripe-signature"
+    name: str
+    """Of this load: it makes its ids."""
+    count: int
+    size: int
+    connections: int = 128
+    rate: float | None = None
+    """A second. None: as fast as they are answered."""
+    timed: bool = False
+    """Tell when each was due."""
 
 
-def requests(count: int, name: str) -> list[bytes]:
-    """Each a delivery of its own."""
-    now = str(int(time.time())).encode()
-    made = []
-    for n in range(count):
-        own = body(f"evt_{name}_{n:012}")
-        signature = hmac.new(SECRET, now + b"." + own, hashlib.sha256).hexdigest().encode()
-        head = b"POST /webhooks/stripe HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        head += b"Stripe-Signature: t=" + now + b",v1=" + signature
-        made.append(head + b"\r\nContent-Length: " + str(len(own)).encode() + b"\r\n\r\n" + own)
-    return made
+@dataclass(slots=True)
+class Told:
+    """What became of it. Seconds; points in time are those of the machine's monotonic clock."""
+
+    began: float = 0.0
+    seconds: float = 0.0
+    answers: Counter[str] = field(default_factory=Counter)
+    took: list[float] = field(default_factory=list)
+    due: dict[str, float] = field(default_factory=dict)
 
 
-async def _send(port: int, left: Iterator[bytes], took: list[float], answers: Counter[str]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for request in left:
-        began = time.perf_counter()
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        took.append(time.perf_counter() - began)
-        answers[head[9:12].decode()] += 1
-    writer.close()
+class Connection(asyncio.Protocol):
+    """One request after the other."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._received = b""
+        self._since = 0.0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self._sender.is_free(self)
+
+    def send(self, request: bytes, since: float) -> None:
+        assert self._transport is not None  # noqa: S101 - it is connected
+        self._since = since
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if not _is_whole(self._received):
+            return
+        status, self._received = self._received[9:12].decode(), b""
+        self._sender.answered(status, time.monotonic() - self._since)
+        self._sender.is_free(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._sender.lost()
+
+    def close(self) -> None:
+        assert self._transport is not None  # noqa: S101 - as above
+        self._transport.close()
 
 
-async def _run(port: int, count: int, connections: int, name: str) -> dict[str, object]:
-    left = iter(requests(count, name))
-    took: list[float] = []
-    answers = Counter[str]()
-    began = time.perf_counter()
-    await asyncio.gather(*(_send(port, left, took, answers) for _ in range(connections)))
-    seconds = time.perf_counter() - began
-    cuts = statistics.quantiles(took, n=1000)
-    return {"rate": count / seconds, "answers": answers, "p50": cuts[499], "p99": cuts[989], "p99.9": cuts[998]}
+def _is_whole(answer: bytes) -> bool:
+    if _NOTHING in answer and answer.endswith(b"\r\n\r\n"):  # nearly all, and told soon
+        return True
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = _LENGTH.search(head)
+    return bool(end) and length is not None and len(body) >= int(length[1])
+
+
+class Sender:
+    """All connections together."""
+
+    def __init__(self, load: Load, requests: list[bytes]) -> None:
+        self._load = load
+        self._requests: Iterator[bytes] = iter(requests)
+        self._free: deque[Connection] = deque()
+        self._late: deque[tuple[bytes, float]] = deque()
+        self._done = asyncio.get_running_loop().create_future()
+        self.told = Told()
+
+    async def run(self) -> Told:
+        loop = asyncio.get_running_loop()
+        connections: list[Connection] = []
+        began = time.monotonic()
+        for _ in range(self._load.connections):
+            _, connection = await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._load.port)
+            connections.append(connection)
+        if self._load.rate is not None:
+            began = time.monotonic()
+            await self._when_due(began, self._load.rate)
+        await self._done
+        self.told.began, self.told.seconds = began, time.monotonic() - began
+        for connection in connections:
+            connection.close()
+        return self.told
+
+    async def _when_due(self, began: float, rate: float) -> None:
+        due = [began + n / rate for n in range(self._load.count)]
+        self.told.due = dict(zip(bodies.ids(self._load.count, self._load.name), due, strict=True))
+        for request, since in zip(self._requests, due, strict=True):
+            if (wait := since - time.monotonic()) > 0:  # by whole milliseconds: what that adds counts as the server's
+                await asyncio.sleep(wait)
+            if self._free:
+                self._free.popleft().send(request, since)
+            else:
+                self._late.append((request, since))
+
+    def is_free(self, connection: Connection) -> None:
+        if self._late:
+            connection.send(*self._late.popleft())
+        elif self._load.rate is not None:
+            self._free.append(connection)
+        elif (request := next(self._requests, None)) is not None:
+            connection.send(request, time.monotonic())
+
+    def answered(self, status: str, took: float) -> None:
+        self.told.answers[status] += 1
+        self.told.took.append(took)
+        if len(self.told.took) == self._load.count:
+            self._done.set_result(None)
+
+    def lost(self) -> None:
+        if not self._done.done():
+            self._done.set_exception(ConnectionError("a connection was lost"))
+
+
+def made(load: Load) -> list[bytes]:
+    """Its requests."""
+    return [
+        bodies.request(bodies.body(id_, load.size), target=load.target, header=load.header)
+        for id_ in bodies.ids(load.count, load.name)
+    ]
+
+
+async def send(load: Load) -> dict[str, Any]:
+    """In a process of its own; what it told. Raises AssertionError where not all were answered 200."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.load", json.dumps(asdict(load)), stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await process.communicate()
+    assert process.returncode == 0, "the generator failed"  # noqa: S101 - or nothing was measured
+    answer: dict[str, Any] = json.loads(told)
+    assert answer["answers"] == {"200": load.count}, answer["answers"]  # noqa: S101 - as above
+    return answer
+
+
+async def main(load: Load) -> None:
+    told = await Sender(load, made(load)).run()
+    cuts = statistics.quantiles(told.took, n=1000)
+    figures = {"rate": load.count / told.seconds, "p50": cuts[499], "p99": cuts[989], "p99.9": cuts[998]}
+    due = told.due if load.timed else {}
+    times = {"began": told.began, "seconds": told.seconds, "due": due}
+    print(json.dumps({**figures, **times, "answers": told.answers}))  # noqa: T201 - what it is for
 
 
 if __name__ == "__main__":
-    port, count, connections = map(int, sys.argv[1:4])
-    print(json.dumps(asyncio.run(_run(port, count, connections, sys.argv[4]))))  # noqa: T201 - what it is for
+    uvloop.run(main(Load(**json.loads(sys.argv[1]))))

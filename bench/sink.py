@@ -1,7 +1,7 @@
-"""`python -m bench.sink SECONDS`: an Event API that takes everything and looks at nothing, and answers after so long.
+"""`python -m bench.sink SECONDS`: an Event API that takes everything, looks at nothing but ids, and answers after so long.
 
-Prints its port; then, for every line it reads with a number, a line of JSON once so many events came in since the last:
-seconds from the first of them to the last.
+Prints its port. Then reads lines: for a number it answers, once so many events came in since the last, with a line of JSON:
+when each of them came in, by the delivery's id; and begins anew.
 """
 
 from __future__ import annotations
@@ -10,36 +10,76 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import orjson
+import uvloop
 from aiohttp import web
 
 
-class Sink:
+class _Sink:
     def __init__(self, delay: float) -> None:
         self.delay = delay
-        self.count = 0
-        self.first = 0.0
+        self.arrived: dict[str, float] = {}
         self.goal = 0
         self.reached = asyncio.Event()
 
     async def take(self, request: web.BaseRequest) -> web.Response:
         if request.method != "POST":
             return web.json_response({})
-        found = orjson.loads(await request.read())
-        events = len(found) if isinstance(found, list) else 1
-        if not self.first:
-            self.first = time.perf_counter()
+        body = await request.read()
         await asyncio.sleep(self.delay)
-        self.count += events
-        if self.goal and self.count >= self.goal:
+        found = orjson.loads(body)
+        events = found if isinstance(found, list) else [found]
+        now = time.monotonic()
+        for event in events:
+            self.arrived.setdefault(event["data"]["id"], now)
+        if self.goal and len(self.arrived) >= self.goal:
             self.reached.set()
-        return web.json_response({"ids": ["01" + "0" * 24] * events, "status": 200})
+        return web.json_response({"ids": ["01" + "0" * 24] * len(events), "status": 200})
+
+
+class Sink:
+    """The process, from outside."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self._process = process
+        self.url = f"http://127.0.0.1:{port}"
+
+    async def arrivals(self, count: int) -> dict[str, float]:
+        """When each delivery arrived, once so many have: seconds of the machine's monotonic clock. Then it begins anew."""
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 - pipes
+        self._process.stdin.write(b"%d\n" % count)
+        arrived: dict[str, float] = json.loads(await self._process.stdout.readline())
+        return arrived
+
+    async def seconds_for(self, count: int) -> float:
+        """From the first of so many to the last."""
+        arrived = await self.arrivals(count)
+        return max(arrived.values()) - min(arrived.values())
+
+
+@asynccontextmanager
+async def sink(*, delay: float = 0) -> AsyncIterator[Sink]:
+    """`delay`: seconds until it answers."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.sink", str(delay)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 30,
+    )
+    assert process.stdout is not None  # noqa: S101 - a pipe
+    try:
+        yield Sink(process, int(await process.stdout.readline()))
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def main() -> None:
-    sink = Sink(float(sys.argv[1]))
-    runner = web.ServerRunner(web.Server(sink.take, access_log=None))
+    found = _Sink(float(sys.argv[1]))
+    runner = web.ServerRunner(web.Server(found.take, access_log=None))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -47,14 +87,14 @@ async def main() -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        sink.goal = int(line)
-        if sink.count < sink.goal:
-            await sink.reached.wait()
-        print(json.dumps(time.perf_counter() - sink.first), flush=True)  # noqa: T201 - as above
-        sink.count, sink.goal, sink.first = 0, 0, 0.0
-        sink.reached.clear()
+        found.goal = int(line)
+        if len(found.arrived) < found.goal:
+            await found.reached.wait()
+        print(json.dumps(found.arrived), flush=True)  # noqa: T201 - as above
+        found.arrived, found.goal = {}, 0
+        found.reached.clear()
     await runner.cleanup()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

@@ -48,6 +48,17 @@ class Cluster:
         self._like = like
         self._server: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the process that started the others."""
+        assert self._server is not None
+        return self._server.pid
+
+    @property
+    def version(self) -> str:
+        with psycopg.connect(self.url()) as connection:
+            return connection.info.parameter_status("server_version") or ""
+
     def url(self, *, user: str = "postgres", **parameters: str) -> str:
         """`user`: with a password behind a colon, where there is one."""
         asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())

@@ -1,0 +1,122 @@
+"""The plots, as SVG: for the README, on a white page and on a black one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.bodies import SIZES
+from bench.latency import RATES
+from bench.rows import Row, median, select
+from bench.throughput import CEILING, HANDWRITTEN, JOURNALS, WEBHOOK
+
+_COLOURS = {
+    CEILING: "#9aa0a6",
+    JOURNALS["sqlite"]: "#1a73e8",
+    JOURNALS["postgresql"]: "#12a594",
+    HANDWRITTEN: "#e8710a",
+    WEBHOOK: "#c5221f",
+}
+_GREY = "#7f858b"
+
+
+def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """What was written."""
+    mpl.rcParams.update(
+        {
+            "svg.hashsalt": "bridge",  # the same figures give the same file
+            "font.size": 10,
+            **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), _GREY),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+    return [
+        _written(folder / "throughput.svg", _throughput(rows)),
+        _written(folder / "latency.svg", _latency(rows)),
+        _written(folder / "growth.svg", _growth(rows)),
+    ]
+
+
+def _written(path: Path, figure: Figure) -> Path:
+    figure.savefig(path, transparent=True, metadata={"Date": None}, bbox_inches="tight")
+    return path
+
+
+def _throughput(rows: Sequence[Row]) -> Figure:
+    """What is acknowledged, by the size of the body; hatched, what is also at the Event API."""
+    figure = Figure(figsize=(9, 3.2))
+    for place, (label, size) in enumerate(SIZES.items(), 1):
+        axes = figure.add_subplot(1, len(SIZES), place)
+        names = [name for name in _COLOURS if select(rows, figure="acknowledged", subject=name, size=size)]
+        for height, name in enumerate(reversed(names)):
+            rate = median(rows, "rate", figure="acknowledged", subject=name, size=size) or 0
+            through = median(rows, "rate", figure="end to end", subject=name, size=size)
+            axes.barh(height, rate, color=_COLOURS[name], height=0.7)
+            if through is not None:
+                axes.barh(height, through, color="none", edgecolor="white", hatch="////", height=0.7, linewidth=0)
+            axes.text(rate, height, f" {rate:,.0f}", va="center", color=_GREY, fontsize=9)
+        axes.set_yticks(range(len(names)), reversed(names) if place == 1 else [""] * len(names))
+        axes.set_title(f"{label}, a second", fontsize=10, color=_GREY)
+        axes.margins(x=0.25)
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+    return figure
+
+
+def _latency(rows: Sequence[Row]) -> Figure:
+    """From receipt to the Event API, and to the answer."""
+    figure = Figure(figsize=(9, 3))
+    for place, (what, title) in enumerate(
+        (("ack", "receipt to answer, ms"), ("arrival", "receipt to Event API, ms")), 1
+    ):
+        axes = figure.add_subplot(1, 2, place)
+        for name in JOURNALS.values():
+            for quantile, style in (("p50", "-"), ("p99", "--")):
+                found = [row for rate in RATES for row in select(rows, figure="at a rate", subject=name, rate=rate)]
+                axes.plot(
+                    [row["rate"] for row in found],
+                    [row[f"{what}_{quantile}"] * 1000 for row in found],
+                    style,
+                    marker="o",
+                    markersize=4,
+                    color=_COLOURS[name],
+                    label=f"{name}, {quantile}",
+                )
+        _logarithmic(axes, RATES, [f"{rate:,}/s" for rate in RATES])
+        axes.set_title(title, fontsize=10, color=_GREY)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _growth(rows: Sequence[Row]) -> Figure:
+    """What is acknowledged, and what a claim takes, by what is in the journal."""
+    figure = Figure(figsize=(9, 3))
+    for place, (field, scale, title) in enumerate(
+        (("rate", 1, "acknowledged a second"), ("claim_and_settle", 1000, "claim 500 and settle, ms")), 1
+    ):
+        axes = figure.add_subplot(1, 2, place)
+        for name in JOURNALS.values():
+            found = select(rows, figure="growth", subject=name)
+            labels = [_entries(row) for row in found]
+            axes.plot(labels, [row[field] * scale for row in found], marker="o", color=_COLOURS[name], label=name)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.set_title(title, fontsize=10, color=_GREY)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _entries(row: Row) -> str:
+    return f"{row['pending']:,}\npending" if row["pending"] else f"{row['settled']:,}\nsettled"
+
+
+def _logarithmic(axes: Axes, ticks: Sequence[int], labels: Sequence[str]) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(ticks, labels)
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())

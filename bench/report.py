@@ -1,0 +1,171 @@
+"""The tables: ratios first, with what was asked, then what they are made of. Markdown, for the README and for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bench.bodies import SIZES
+from bench.latency import RATES
+from bench.rows import Row, median, ratio, select
+from bench.throughput import CEILING, HANDWRITTEN, JOURNALS, WEBHOOK
+
+_SMALL = SIZES["0.7 KB"]
+_SQLITE = JOURNALS["sqlite"]
+
+
+def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
+    """What, what was asked, what it is."""
+
+    def acknowledged(subject: str) -> Row:
+        return {"figure": "acknowledged", "subject": subject, "size": _SMALL}
+
+    def of(field: str, value: Row, to: str) -> str:
+        return _number(ratio(rows, field, value, acknowledged(to)), 2)
+
+    yield "acknowledged and synced, SQLite / the ceiling", "0.55", of("rate", acknowledged(_SQLITE), CEILING)
+    end_to_end = {"figure": "end to end", "subject": _SQLITE, "size": _SMALL}
+    yield "end to end while receiving, SQLite / the ceiling", "0.22", of("rate", end_to_end, CEILING)
+    yield "acknowledged, SQLite / FastAPI + SDKs", "25", of("rate", acknowledged(_SQLITE), HANDWRITTEN)
+    for rate in select(rows, figure="at a rate", subject=_SQLITE, rate=500):
+        yield "receipt to Event API at 500/s, p50, p99", "10 ms, 60 ms", _both(rate, "arrival")
+    for half in select(rows, figure="at a rate", subject=_SQLITE, is_half=True):
+        yield f"answer at half of the top rate, {half['rate']:,}/s, p99", "20 ms", _ms(half["ack_p99"])
+    for name in JOURNALS.values():
+        yield from _grown(rows, name)
+
+
+def _grown(rows: Sequence[Row], name: str) -> Iterator[tuple[str, str, str]]:
+    grown = select(rows, figure="growth", subject=name)
+    new = next((row for row in grown if not row["settled"] and not row["pending"]), None)
+    old = max(grown, key=lambda row: row["settled"], default=None)
+    full = max(grown, key=lambda row: row["pending"], default=None)
+    if new is None or old is None or full is None:
+        return
+    slower = old["claim_and_settle"] / new["claim_and_settle"]
+    yield f"{name}: claim and settle, {old['settled']:,} settled / none", "1.3", f"{slower:.2f}"
+    for row, asked in ((new, "150 MB"), (full, "200 MB")):
+        memory = row["memory"]
+        what = f"{name}: memory of all processes, {row['pending']:,} pending (and as RSS)"
+        yield what, asked, f"{memory['pss']:.0f} MB ({memory['rss']:.0f} MB)"
+    yield f"{name}: ready after SIGKILL, {full['pending']:,} pending", "2 s", f"{full['ready']:.1f} s"
+
+
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """All of it, table by table."""
+    yield _table(("what", "asked", "measured"), list(ratios(rows)))
+    names = [CEILING, *JOURNALS.values(), HANDWRITTEN, WEBHOOK]
+    yield _table(
+        ("acknowledged", *SIZES, "p50", "p99", "p99.9", "CPU s/1,000"),
+        [[name, *_acknowledged(rows, name)] for name in names if select(rows, figure="acknowledged", subject=name)],
+    )
+    yield _table(
+        ("end to end", *SIZES, "CPU s/1,000"),
+        [[name, *_end_to_end(rows, name)] for name in JOURNALS.values()],
+    )
+    yield _table(
+        ("receipt to Event API, p50, p99", *(f"{rate:,}/s" for rate in RATES)),
+        [[name, *_at_rates(rows, name, "arrival")] for name in JOURNALS.values()],
+    )
+    yield _table(
+        ("answer, p50, p99", *(f"{rate:,}/s" for rate in RATES)),
+        [[name, *_at_rates(rows, name, "ack")] for name in JOURNALS.values()],
+    )
+    yield _table(
+        ("bytes on disk a delivery", *SIZES),
+        [
+            [name, *(_number(median(rows, "bytes", figure="on disk", subject=name, size=s)) for s in SIZES.values())]
+            for name in JOURNALS.values()
+        ],
+    )
+    yield _table(
+        ("entries", "acknowledged/s", "p99", "end to end/s", "claim 500 and settle", "memory", "ready after SIGKILL"),
+        [_growth(row) for row in select(rows, figure="growth")],
+    )
+
+
+def whole(machine: Row, rows: Sequence[Row]) -> str:
+    """A page of its own."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return "\n\n".join(
+        (
+            "# What was measured",
+            (
+                f"By `make bench`, {machine['date']}: {machine['cores']} cores, {machine['processor']}, {machine['memory_gb']} GB,"
+                f" {machine['system']}. {versions}. Raw figures: [figures.json](figures.json)."
+            ),
+            _READING,
+            *tables(rows),
+            "![Acknowledged and forwarded a second](throughput.svg)",
+            "![Latency](latency.svg)",
+            "![Growth](growth.svg)\n",
+        )
+    )
+
+
+_READING = (
+    "All servers take the same webhooks over HTTP from one generator in a process of its own, each a delivery of its own with an"
+    " id as random as can be, 128 at a time. Rounds are interleaved; medians count, and a ratio is the median of the ratios within"
+    " a round. The ceiling is an aiohttp handler on uvloop that reads the body and does nothing. FastAPI checks the signature with"
+    " Stripe's SDK and sends the event with Inngest's before it answers, and keeps nothing: that is its best case. In `entries`,"
+    " settled ones have bodies of 100 bytes, pending ones of 700."
+)
+
+
+def replicas(rows: Sequence[Row]) -> str:
+    """The table of `python -m bench replicas`."""
+    lines = []
+    for delay in sorted({row["delay"] for row in rows}):
+        one, two = (median(rows, "rate", delay=delay, replicas=count) for count in (1, 2))
+        lines.append([f"{delay * 1000:.0f} ms", _number(one), _number(two), _number((two or 0) / (one or 1), 2)])
+    return _table(("Event API answers after", "one bridge, a second", "two", "two / one"), lines)
+
+
+def _acknowledged(rows: Sequence[Row], name: str) -> Iterator[str]:
+    for size in SIZES.values():
+        yield _number(median(rows, "rate", figure="acknowledged", subject=name, size=size), after="/s")
+    for field in ("p50", "p99", "p99.9"):
+        yield _ms(median(rows, field, figure="acknowledged", subject=name, size=_SMALL))
+    yield _number(median(rows, "cpu_per_1000", figure="acknowledged", subject=name, size=_SMALL), 3)
+
+
+def _end_to_end(rows: Sequence[Row], name: str) -> Iterator[str]:
+    for size in SIZES.values():
+        yield _number(median(rows, "rate", figure="end to end", subject=name, size=size), after="/s")
+    yield _number(median(rows, "cpu_per_1000", figure="end to end", subject=name, size=_SMALL), 3)
+
+
+def _at_rates(rows: Sequence[Row], name: str, what: str) -> Iterator[str]:
+    for rate in RATES:
+        found = select(rows, figure="at a rate", subject=name, rate=rate)
+        yield _both(found[0], what) if found else "-"
+
+
+def _growth(row: Row) -> list[str]:
+    entries = f"{row['settled']:,} settled" if not row["pending"] else f"{row['pending']:,} pending"
+    return [
+        f"{row['subject']}, {entries}",
+        _number(row["rate"]),
+        _ms(row["ack_p99"]),
+        _number(row.get("end_to_end")),
+        _ms(row["claim_and_settle"]),
+        f"{row['memory']['pss']:.0f} MB",
+        f"{row['ready']:.1f} s",
+    ]
+
+
+def _both(row: Row, what: str) -> str:
+    return f"{_ms(row[f'{what}_p50'])}, {_ms(row[f'{what}_p99'])}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+def _number(value: float | None, digits: int = 0, after: str = "") -> str:
+    return "-" if value is None else f"{value:,.{digits}f}{after}"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
+    written = [head, ["---", *("--:" for _ in head[1:])], *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in written)
