@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from postgres import Cluster
@@ -35,14 +36,15 @@ async def growth(cluster: Cluster, *, settled: int, pending: int, note: Note) ->
     for kind, name in JOURNALS.items():
         for state in ((0, 0), (settled // 50, 0), (settled, 0), (0, pending)):
             row: Row = {"figure": "growth", "subject": name, "settled": state[0], "pending": state[1]}
-            with tempfile.TemporaryDirectory(prefix="bridge-bench-") as folder:
-                url = cluster.place() if kind == "postgresql" else f"sqlite:///{folder}/bridge.db"
+            with tempfile.TemporaryDirectory(prefix="bridge-bench-") as name_of_folder:
+                folder = Path(name_of_folder)
+                url, roots = subjects.new_journal(kind, cluster, folder)
                 await contents.stock(url, settled=state[0], pending=state[1])
                 note(f"{name}, {state[0]:,} settled, {state[1]:,} pending: stocked")
-                row |= await _started(Path(folder), url, cluster if kind == "postgresql" else None)
+                row |= await _started(folder, url, roots)
                 note(f"{name}, {state[0]:,} settled, {state[1]:,} pending: received")
                 if not state[1]:
-                    row |= await _forwarded(Path(folder), url, cluster if kind == "postgresql" else None)
+                    row |= await _forwarded(folder, url, roots)
                 row["claim_and_settle"] = await _claims(url, churn=_CHURN if state[0] else 0)
                 note(f"{name}, {state[0]:,} settled, {state[1]:,} pending: claimed")
             rows.append(row)
@@ -54,9 +56,8 @@ def steps() -> int:
     return len(JOURNALS) * 4 * 3
 
 
-async def _started(folder: Path, url: str, cluster: Cluster | None) -> Row:
+async def _started(folder: Path, url: str, roots: Sequence[int]) -> Row:
     """Memory, what is acknowledged, and how long it takes from the start after a SIGKILL under load until it is ready."""
-    roots = [cluster.pid] if cluster else []
     async with sink(delay=3600) as silent, subjects.bridge("", folder, url, silent.url, *roots) as (subject, running):
         await asyncio.sleep(3)
         memory = subjects.subject_of(running, "").memory()  # PostgreSQL's own is its settings'
@@ -69,9 +70,8 @@ async def _started(folder: Path, url: str, cluster: Cluster | None) -> Row:
         return {"memory": memory, "rate": told["rate"], "ack_p99": told["p99"], "ready": time.monotonic() - began}
 
 
-async def _forwarded(folder: Path, url: str, cluster: Cluster | None) -> Row:
+async def _forwarded(folder: Path, url: str, roots: Sequence[int]) -> Row:
     """End to end while receiving."""
-    roots = [cluster.pid] if cluster else []
     async with sink() as taking, subjects.bridge("", folder, url, taking.url, *roots) as (subject, _):
         await taking.arrivals(_SENT)  # those of the last step
         told = await send(subject.load(name="growth end to end", count=_SENT, size=_SIZE))

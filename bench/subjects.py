@@ -121,6 +121,13 @@ def subject_of(running: Service, name: str, *roots: int) -> Subject:
     return Subject(name=name, port=int(running.public.rpartition(":")[2]), roots=[running.pid, *roots])
 
 
+def new_journal(kind: str, cluster: Cluster, folder: Path) -> tuple[str, Sequence[int]]:
+    """The URL of one of this kind in which nothing is yet, and the pid of its database, where it has one."""
+    if kind == "postgresql":
+        return cluster.place(), [cluster.pid]
+    return f"sqlite:///{folder}/bridge.db", []
+
+
 @asynccontextmanager
 async def postgresql(*, autovacuum_naptime: str = "1min") -> AsyncIterator[Cluster]:
     """As one would run it: what is acknowledged is on the disk."""

@@ -75,8 +75,7 @@ async def _bridges(stack: AsyncExitStack, cluster: Cluster, api: Sink) -> AsyncI
 async def new_bridge(name: str, kind: str, cluster: Cluster, api: Sink) -> AsyncIterator[tuple[Subject, str]]:
     """On a journal of this kind, in which nothing is yet; and its URL."""
     with tempfile.TemporaryDirectory(prefix="bridge-bench-") as folder:
-        url = cluster.place() if kind == "postgresql" else f"sqlite:///{folder}/bridge.db"
-        roots = [cluster.pid] if kind == "postgresql" else []
+        url, roots = subjects.new_journal(kind, cluster, Path(folder))
         async with subjects.bridge(name, Path(folder), url, api.url, *roots) as (subject, _):
             yield subject, url
 

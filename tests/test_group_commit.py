@@ -276,3 +276,13 @@ async def test_where_more_arrives_than_can_be_stored_it_is_said() -> None:
     assert verdicts[:2] == [True, True]
     assert [str(each) for each in verdicts[2:]] == ["more arrives than can be stored"] * 2
     await disk.commits.drain()
+
+
+async def test_a_batch_has_so_many_rows_that_one_statement_takes_them() -> None:
+    disk = Disk()
+    tasks = [disk.append(f"{n}") for n in range(1200)]
+    await disk.settle()
+    while not disk.written[-1].done():
+        await disk.finish(0.01)
+    assert await asyncio.gather(*tasks) == [True] * 1200
+    assert [len(batch) for batch in disk.batches] == [512, 512, 176]

@@ -33,7 +33,8 @@ class GroupCommit(Generic[Row]):
     """`write` stores a batch, durable and in one transaction, and gives the places of those that were there already. What is
     wrong is the future's exception: it never raises itself.
 
-    `committed` is called after each commit that stored something new. `patience`: seconds after which a write fails. A batch
+    `check_open` is called before a row is taken, and raises JournalUnavailable where none is any more. `committed` is called
+    after each commit that stored something new. `patience`: seconds after which a write fails. A batch
     is then only as large as can be written in a part of it, and what has waited as long as that is refused: where more
     arrives than can be stored, as much as can be is, and not nothing.
     """
@@ -43,11 +44,13 @@ class GroupCommit(Generic[Row]):
         write: Callable[[Sequence[Row]], asyncio.Future[frozenset[int]]],
         *,
         committed: Callable[[], None],
+        check_open: Callable[[], None] = lambda: None,
         patience: float = inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._write = write
         self._committed = committed
+        self._check_open = check_open
         self._patience = patience
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -59,6 +62,7 @@ class GroupCommit(Generic[Row]):
 
     async def append(self, row: Row, *, size: int) -> bool:
         """As `Journal.append`. A waiter that is cancelled leaves when its batch is done; the batch and the others stay."""
+        self._check_open()
         size += _ROW
         if self._waiting + size > _MOST_WAITING:
             raise JournalUnavailable(f"{self._waiting >> 20} MiB of deliveries are waiting to be stored already")

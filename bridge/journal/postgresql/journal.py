@@ -43,7 +43,7 @@ class PostgresqlJournal:
         """
         self._server = Server(url, most=connections, create=create)
         self._presence = Presence(self._server)
-        self._commits = GroupCommit(self._write, committed=self._ring, patience=_WITHIN)
+        self._commits = GroupCommit(self._write, committed=self._ring, check_open=self._check_open, patience=_WITHIN)
         self._pruning = writes.Pruning()
         self._unheard = False
         self._ringing: asyncio.Task[None] | None = None
@@ -51,11 +51,7 @@ class PostgresqlJournal:
 
     def append(self, delivery: Delivery) -> Coroutine[None, None, bool]:
         # Not `async`: while it waits for the disk, only the row is held, and not the payload.
-        return self._append(row_of(delivery), len(delivery.body))
-
-    async def _append(self, row: Row, size: int) -> bool:
-        self._check_open()
-        return await self._commits.append(row, size=size)
+        return self._commits.append(row_of(delivery), size=len(delivery.body))
 
     async def adopt(self, histories: Sequence[History]) -> int:
         adopted = await self._on(partial(appends.adopt, histories=histories)) if histories else 0

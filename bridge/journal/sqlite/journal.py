@@ -47,18 +47,14 @@ class SqliteJournal:
         self._threads = {file: ThreadPoolExecutor(1, "journal") for file in (self._durable, self._quick)}
         self._writer = Writer(self._path) if receiving else None
         self._bell = Bell(self._path)
-        self._commits = GroupCommit(self._write, committed=self._committed)
+        self._commits = GroupCommit(self._write, committed=self._committed, check_open=self._check_open)
         self._appended = 0
         self._reservation = Reservation(self._path)
         self._closed = False
 
     def append(self, delivery: Delivery) -> Coroutine[None, None, bool]:
         # Not `async`: while it waits for the disk, only the row is held, and not the payload.
-        return self._append(row_of(delivery), len(delivery.body))
-
-    async def _append(self, row: Row, size: int) -> bool:
-        self._check_open()
-        return await self._commits.append(row, size=size)
+        return self._commits.append(row_of(delivery), size=len(delivery.body))
 
     async def adopt(self, histories: Sequence[History]) -> int:
         adopted = await self._on(self._durable, partial(appends.adopt, histories=histories))
