@@ -60,7 +60,6 @@ async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public:
     await runner.setup()
     await web.SockSite(runner, public, backlog=1024).start()
     watching = [asyncio.create_task(drop_the_silent(runner)), asyncio.create_task(receiving.watch())]
-    _freeze()
     say({"ready": True, "unstored": ""})
     await stopped.wait()
     for each in watching:
@@ -137,7 +136,6 @@ async def forwarder(settings: Settings, modules: tuple[str, ...], say: Say, stop
             answer_limit=api_settings.timeout,
             unable=lambda reason: say({"unable": reason}),
         )
-        _freeze()
         say({"ready": True, "held": "", "unable": ""})
         running = asyncio.create_task(forwarding.run(grace=_GRACE))
         pruning = asyncio.create_task(Pruner(journal=store, retention=settings.retention).run())
@@ -170,6 +168,7 @@ def main(name: str, parent: int, channel: int, *passed: int) -> None:
     except EOFError:  # it is gone
         return
     settings, modules = told
+    _freeze()
     sockets = [process.adopt(descriptor) for descriptor in passed]
 
     def say(message: Mapping[str, object]) -> None:

@@ -25,7 +25,7 @@ from bridge import journal as journals
 from bridge import providers
 from bridge.clock import wall_clock
 from bridge.journal import Journal
-from bridge.model import Attempt, Entry, Selection
+from bridge.model import Attempt, Entry, Selection, State
 
 SECRETS = {
     "STRIPE_WEBHOOK_SECRET": "whsec_of_the_tests",
@@ -207,17 +207,19 @@ class Service:
             [entry] = await store.find(Selection(id=id_), limit=2)
             return list(await store.attempts(entry.seq))
 
-    async def until_finished(self, count: int) -> dict[str, Entry]:
+    async def until_finished(self, count: int = 1, *, patience: float = PATIENCE) -> dict[str, Entry]:
         """The entries, once there are so many and none is pending."""
-        found: dict[str, Entry] = {}
+        async with self.journal() as store:
 
-        async def finished() -> bool:
-            nonlocal found
-            found = await self.entries()
-            return len(found) >= count and all(entry.due is None for entry in found.values())
+            async def finished() -> bool:
+                counts = (await store.census()).counts
+                return sum(counts.values()) >= count and not counts[State.PENDING]
 
-        await until(finished)
-        return found
+            try:
+                await until(finished, patience=patience)
+            except TimeoutError:
+                raise AssertionError(f"{await store.census()}\n{self.logged}") from None
+        return await self.entries()
 
     async def run(self, *arguments: str) -> str:
         """What another `bridge` command prints."""

@@ -63,8 +63,7 @@ async def survive(folder: Path, victims: Sequence[str], more: Mapping[str, str] 
                 await grow(acknowledged, dice.randint(20, 120))
                 await strike(running, victim)
             await grow(acknowledged, 50)
-        await until(lambda: settled(running))
-        entries = await running.entries()
+        entries = await running.until_finished()
     await stand_in.stop()
     return Outcome(acknowledged=acknowledged, arrived=arrived, entries=entries)
 
@@ -72,10 +71,6 @@ async def survive(folder: Path, victims: Sequence[str], more: Mapping[str, str] 
 async def grow(acknowledged: set[str], count: int) -> None:
     goal = len(acknowledged) + count
     await until(lambda: len(acknowledged) >= goal)
-
-
-async def settled(running: Service) -> bool:
-    return all(entry.due is None for entry in (await running.entries()).values())
 
 
 async def strike(running: Service, victim: str) -> None:

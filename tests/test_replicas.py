@@ -57,10 +57,6 @@ async def two(folder: Path, url: str, arrivals: Arrivals) -> AsyncIterator[tuple
     await stand_in.stop()
 
 
-async def settled(running: Service) -> bool:
-    return all(entry.due is None for entry in (await running.entries()).values())
-
-
 async def test_nothing_acknowledged_is_lost_whatever_is_killed_and_restarted(tmp_path: Path, cluster: Cluster) -> None:
     arrivals = Arrivals()
     async with two(tmp_path, cluster.url(), arrivals) as (a, b):
@@ -82,8 +78,7 @@ async def test_nothing_acknowledged_is_lost_whatever_is_killed_and_restarted(tmp
             kill(b.child("forwarder"))
             kill(b.child("receiver"))
             await grow(100)
-        await until(lambda: settled(b))
-        entries = await b.entries()
+        entries = await b.until_finished()
     acknowledged = at_a | at_b
     assert acknowledged - arrivals.ids.keys() == set()
     assert len(acknowledged) >= 900
@@ -144,7 +139,7 @@ async def test_both_forward(tmp_path: Path) -> None:
                     return all(metrics["bridge_events_total", "stripe"] > 0 for metrics in counted)
 
                 await until(shared)
-            await until(lambda: settled(a))
+            await a.until_finished()
     assert acknowledged <= arrivals.ids.keys()
 
 
