@@ -23,6 +23,10 @@ lint: $(VENV)/dev ## formatting, lint, types, and which module may import which
 bench: $(VENV)/dev ## measure, about half an hour: tables, plots and raw figures into docs/bench
 	@PYTHONPATH=tests $(BIN)/python -m bench measure
 
+chaos: $(VENV)/dev ## break a running bridge in every known way, about an hour: what is lost, into docs/chaos (ROUNDS=20 SEED=7)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --rounds $(ROUNDS) $(SEED:%=--seed %)
+ROUNDS := 200
+
 lock: $(VENV)/dev ## make the lock files anew from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK) --group build pyproject.toml -o requirements.lock
@@ -46,4 +50,4 @@ $(VENV)/dev: $(VENV)/run requirements-dev.lock
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help run test lint bench lock clean
+.PHONY: help run test lint bench chaos lock clean

@@ -7,18 +7,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import click
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench import growth, latency, plots, report, subjects, throughput
 from bench import purge as purging
 from bench import replicas as replicating
 from bench.rows import Row, machine
+from bench.steps import Steps
 
 _RESULTS = Path(__file__).parents[1] / "docs" / "bench"
 # Into a pipe nothing is cut off.
@@ -74,7 +73,7 @@ def purge(*, seconds: int, rate: int) -> None:
 async def _measure(*, rounds: int, settled: int, pending: int) -> Row:
     steps = throughput.steps(rounds) + latency.steps() + growth.steps()
     async with subjects.postgresql() as cluster:
-        with _Progress(steps) as note:
+        with Steps("Measuring", steps) as note:
             rows = await throughput.throughput(cluster, rounds=rounds, note=note)
             rows += await latency.latency(cluster, rows, note=note)
             rows += await latency.disk(cluster, note=note)
@@ -84,7 +83,7 @@ async def _measure(*, rounds: int, settled: int, pending: int) -> Row:
 
 async def _replicas(*, rounds: int, backlog: int) -> list[Row]:
     async with subjects.postgresql() as cluster:
-        with _Progress(replicating.steps(rounds)) as note:
+        with Steps("Measuring", replicating.steps(rounds)) as note:
             return await replicating.replicas(cluster, rounds=rounds, backlog=backlog, note=note)
 
 
@@ -104,30 +103,6 @@ def _report(into: Path) -> None:
 
 def _names(paths: Sequence[Path]) -> str:
     return ", ".join(str(path) for path in paths)
-
-
-class _Progress:
-    """A bar, and the step that was done last."""
-
-    def __init__(self, steps: int) -> None:
-        columns = (
-            *Progress.get_default_columns()[:2],
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[last]}"),
-        )
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task("Measuring", total=steps, last="starting")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, last: str) -> None:
-        self._progress.update(self._task, advance=1, last=last)
 
 
 main()

@@ -14,35 +14,40 @@ from bench.latency import RATES
 from bench.rows import Row, median, select
 from bench.throughput import CEILING, HANDWRITTEN, JOURNALS, WEBHOOK
 
-_COLOURS = {
+COLOURS = {
     CEILING: "#9aa0a6",
     JOURNALS["sqlite"]: "#1a73e8",
     JOURNALS["postgresql"]: "#12a594",
     HANDWRITTEN: "#e8710a",
     WEBHOOK: "#c5221f",
 }
-_GREY = "#7f858b"
+GREY = "#7f858b"
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     """What was written."""
+    style()
+    return [
+        written(folder / "throughput.svg", _throughput(rows)),
+        written(folder / "latency.svg", _latency(rows)),
+        written(folder / "growth.svg", _growth(rows)),
+    ]
+
+
+def style() -> None:
+    """For all plots drawn from now on."""
     mpl.rcParams.update(
         {
             "svg.hashsalt": "bridge",  # the same figures give the same file
             "font.size": 10,
-            **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), _GREY),
+            **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), GREY),
             "axes.spines.top": False,
             "axes.spines.right": False,
         }
     )
-    return [
-        _written(folder / "throughput.svg", _throughput(rows)),
-        _written(folder / "latency.svg", _latency(rows)),
-        _written(folder / "growth.svg", _growth(rows)),
-    ]
 
 
-def _written(path: Path, figure: Figure) -> Path:
+def written(path: Path, figure: Figure) -> Path:
     figure.savefig(path, transparent=True, metadata={"Date": None}, bbox_inches="tight")
     return path
 
@@ -52,16 +57,16 @@ def _throughput(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(9, 3.2))
     for place, (label, size) in enumerate(SIZES.items(), 1):
         axes = figure.add_subplot(1, len(SIZES), place)
-        names = [name for name in _COLOURS if select(rows, figure="acknowledged", subject=name, size=size)]
+        names = [name for name in COLOURS if select(rows, figure="acknowledged", subject=name, size=size)]
         for height, name in enumerate(reversed(names)):
             rate = median(rows, "rate", figure="acknowledged", subject=name, size=size) or 0
             through = median(rows, "rate", figure="end to end", subject=name, size=size)
-            axes.barh(height, rate, color=_COLOURS[name], height=0.7)
+            axes.barh(height, rate, color=COLOURS[name], height=0.7)
             if through is not None:
                 axes.barh(height, through, color="none", edgecolor="white", hatch="////", height=0.7, linewidth=0)
-            axes.text(rate, height, f" {rate:,.0f}", va="center", color=_GREY, fontsize=9)
+            axes.text(rate, height, f" {rate:,.0f}", va="center", color=GREY, fontsize=9)
         axes.set_yticks(range(len(names)), reversed(names) if place == 1 else [""] * len(names))
-        axes.set_title(f"{label}, a second", fontsize=10, color=_GREY)
+        axes.set_title(f"{label}, a second", fontsize=10, color=GREY)
         axes.margins(x=0.25)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
     return figure
@@ -83,11 +88,11 @@ def _latency(rows: Sequence[Row]) -> Figure:
                     style,
                     marker="o",
                     markersize=4,
-                    color=_COLOURS[name],
+                    color=COLOURS[name],
                     label=f"{name}, {quantile}",
                 )
         _logarithmic(axes, RATES, [f"{rate:,}/s" for rate in RATES])
-        axes.set_title(title, fontsize=10, color=_GREY)
+        axes.set_title(title, fontsize=10, color=GREY)
     axes.legend(frameon=False, fontsize=9)
     return figure
 
@@ -102,10 +107,10 @@ def _growth(rows: Sequence[Row]) -> Figure:
         for name in JOURNALS.values():
             found = select(rows, figure="growth", subject=name)
             labels = [_entries(row) for row in found]
-            axes.plot(labels, [row[field] * scale for row in found], marker="o", color=_COLOURS[name], label=name)
+            axes.plot(labels, [row[field] * scale for row in found], marker="o", color=COLOURS[name], label=name)
         axes.set_ylim(bottom=0)
         axes.tick_params(axis="x", labelsize=8)
-        axes.set_title(title, fontsize=10, color=_GREY)
+        axes.set_title(title, fontsize=10, color=GREY)
     axes.legend(frameon=False, fontsize=9)
     return figure
 

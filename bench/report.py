@@ -52,32 +52,32 @@ def _grown(rows: Sequence[Row], name: str) -> Iterator[tuple[str, str, str]]:
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
     """All of it, table by table."""
-    yield _table(("what", "asked", "measured"), list(ratios(rows)))
+    yield table(("what", "asked", "measured"), list(ratios(rows)))
     names = [CEILING, *JOURNALS.values(), HANDWRITTEN, WEBHOOK]
-    yield _table(
+    yield table(
         ("acknowledged", *SIZES, "p50", "p99", "p99.9", "CPU s/1,000"),
         [[name, *_acknowledged(rows, name)] for name in names if select(rows, figure="acknowledged", subject=name)],
     )
-    yield _table(
+    yield table(
         ("end to end", *SIZES, "CPU s/1,000"),
         [[name, *_end_to_end(rows, name)] for name in JOURNALS.values()],
     )
-    yield _table(
+    yield table(
         ("receipt to Event API, p50, p99", *(f"{rate:,}/s" for rate in RATES)),
         [[name, *_at_rates(rows, name, "arrival")] for name in JOURNALS.values()],
     )
-    yield _table(
+    yield table(
         ("answer, p50, p99", *(f"{rate:,}/s" for rate in RATES)),
         [[name, *_at_rates(rows, name, "ack")] for name in JOURNALS.values()],
     )
-    yield _table(
+    yield table(
         ("bytes on disk a delivery", *SIZES),
         [
             [name, *(_number(median(rows, "bytes", figure="on disk", subject=name, size=s)) for s in SIZES.values())]
             for name in JOURNALS.values()
         ],
     )
-    yield _table(
+    yield table(
         ("entries", "acknowledged/s", "p99", "end to end/s", "claim 500 and settle", "memory", "ready after SIGKILL"),
         [_growth(row) for row in select(rows, figure="growth")],
     )
@@ -117,7 +117,7 @@ def replicas(rows: Sequence[Row]) -> str:
     for delay in sorted({row["delay"] for row in rows}):
         one, two = (median(rows, "rate", delay=delay, replicas=count) for count in (1, 2))
         lines.append([f"{delay * 1000:.0f} ms", _number(one), _number(two), _number((two or 0) / (one or 1), 2)])
-    return _table(("Event API answers after", "one bridge, a second", "two", "two / one"), lines)
+    return table(("Event API answers after", "one bridge, a second", "two", "two / one"), lines)
 
 
 def _acknowledged(rows: Sequence[Row], name: str) -> Iterator[str]:
@@ -165,7 +165,7 @@ def _number(value: float | None, digits: int = 0, after: str = "") -> str:
     return "-" if value is None else f"{value:,.{digits}f}{after}"
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """In Markdown."""
     written = [head, ["---", *("--:" for _ in head[1:])], *lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in written)

@@ -20,7 +20,7 @@ Note: TypeAlias = Callable[[str], None]
 _LIBRARIES = ("aiohttp", "uvloop", "orjson", "psycopg", "fastapi", "uvicorn", "stripe", "inngest")
 
 
-def machine(*, postgresql: str) -> Row:
+def machine(*, postgresql: str = "") -> Row:
     """What it was measured on. `postgresql`: its version."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {

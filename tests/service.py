@@ -117,10 +117,8 @@ class Service:
 
     def send_signal(self, number: int) -> None:
         """SIGINT as a terminal sends it: to all who have not left its session."""
-        if number == signal.SIGINT:
-            os.killpg(self.pid, number)
-            return
-        os.kill(self.pid, number)
+        send = os.killpg if number == signal.SIGINT else os.kill
+        send(self.pid, number)
 
     async def wait(self) -> int:
         """Its exit status, once it and all who could write to its log have ended."""

@@ -23,7 +23,7 @@ from bridge import providers, samples
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(sorted(path for part in ("bridge", "transforms") for path in (ROOT / part).rglob("*.py")))
-ALL = (*OURS, *(path for part in ("tests", "bench") for path in sorted((ROOT / part).rglob("*.py"))))
+ALL = (*OURS, *(path for part in ("tests", "bench", "chaos") for path in sorted((ROOT / part).rglob("*.py"))))
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_MEDIAN = 300, 60, 10
 EXCUSE = re.compile(r"# (?:noqa|type: ignore)\b.*")
 # One code or several, then why.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +15,6 @@ from postgres import Cluster, free_port
 from processes import kill
 from service import Service, delivery, load, service, until
 
-from bridge.model import State
 from bridge.stand_in import Reset, StandIn
 
 
@@ -55,40 +53,6 @@ async def two(folder: Path, url: str, arrivals: Arrivals) -> AsyncIterator[tuple
         await asyncio.gather(a.start(), b.start())
         yield a, b
     await stand_in.stop()
-
-
-async def test_nothing_acknowledged_is_lost_whatever_is_killed_and_restarted(tmp_path: Path, cluster: Cluster) -> None:
-    arrivals = Arrivals()
-    async with two(tmp_path, cluster.url(), arrivals) as (a, b):
-        async with load(a, connections=3) as at_a, load(b, connections=3, first=1_000_000) as at_b:
-
-            async def grow(more: int) -> None:
-                """Both go on: so many more are acknowledged by each."""
-                goals = len(at_a) + more, len(at_b) + more
-                await until(lambda: len(at_a) >= goals[0] and len(at_b) >= goals[1])
-
-            await grow(100)
-            await a.kill()
-            await grow_of(at_b, 100)
-            await a.start(ready=False)
-            await grow(100)
-            await asyncio.to_thread(cluster.stop, signal.SIGQUIT)
-            await asyncio.to_thread(cluster.start)
-            await grow(100)
-            kill(b.child("forwarder"))
-            kill(b.child("receiver"))
-            await grow(100)
-        entries = await b.until_finished()
-    acknowledged = at_a | at_b
-    assert acknowledged - arrivals.ids.keys() == set()
-    assert len(acknowledged) >= 900
-    assert {id_: ids for id_, ids in arrivals.ids.items() if len(set(ids)) != 1} == {}
-    assert {id_ for id_, entry in entries.items() if entry.state is not State.FORWARDED} == set()
-
-
-async def grow_of(acknowledged: set[str], more: int) -> None:
-    goal = len(acknowledged) + more
-    await until(lambda: len(acknowledged) >= goal)
 
 
 async def test_the_same_delivery_at_two_at_once_is_stored_once_and_both_answer_200(tmp_path: Path) -> None:

@@ -13,14 +13,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import T0
 
 from bridge import journal as journals
 from bridge.errors import JournalUnavailable
 from bridge.journal.sqlite.file import migrate
 from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.journal.sqlite.schema import MIGRATIONS
-from bridge.model import Delivery
+from bridge.model import Attempt, Delivery, Entry, Outcome, Settlement, State
 
+LEASE = 60_000
 OPENER = """
 import asyncio, sys
 from pathlib import Path
@@ -166,3 +168,22 @@ async def test_processes_that_open_new_files_at_once_all_get_them(tmp_path: Path
         assert process.stdout is not None and await process.stdout.readline() == b"ready\n"
     await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
     assert [process.returncode for process in processes] == [0, 0, 0]
+
+
+async def test_what_was_received_or_tried_before_the_clock_was_set_back_does_not_wait_for_it(
+    sqlite: SqliteJournal, make_delivery: Callable[..., Delivery]
+) -> None:
+    """On a machine whose clock was two hours ahead when it started, say."""
+    ahead = T0 + 2 * 3_600_000
+    await sqlite.append(make_delivery("tried"))
+    await sqlite.append(make_delivery("postponed"))
+    tried, postponed = await sqlite.claim(2, lease=LEASE, now=ahead)
+    await sqlite.settle([again(tried, at=ahead, wait=5000)], now=ahead)
+    await sqlite.settle([again(postponed, at=T0, wait=3_600_000)], now=T0)
+    await sqlite.append(make_delivery("received", received_at=ahead))
+    assert {entry.id for entry in await sqlite.claim(10, lease=LEASE, now=T0)} == {"tried", "received"}
+
+
+def again(entry: Entry, *, at: int, wait: int) -> Settlement:
+    attempt = Attempt(at=at, outcome=Outcome.POSTPONED)
+    return Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=wait, attempt=attempt)

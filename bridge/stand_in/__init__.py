@@ -95,6 +95,7 @@ class StandIn:
         self._key = key
         self._on_event = on_event
         self._news = asyncio.Condition()
+        self._never = asyncio.Event()  # held here: what waits for nothing that anybody holds is collected as garbage
         self._runner: web.ServerRunner | None = None
         self._port = 0
 
@@ -163,7 +164,7 @@ class StandIn:
             case Hang() | Reset(accepting=False):
                 await self._note(request, path, body, 0)
                 if isinstance(behaviour, Hang):
-                    await asyncio.Event().wait()  # until the handler is cancelled
+                    await self._never.wait()  # until the handler is cancelled
                 return _dropped(request)
         answer = await self._accept(body, request.headers.get("x-inngest-event-id-seed", ""))
         if isinstance(behaviour, Short):

@@ -143,10 +143,10 @@ async def test_a_delivery_with_a_fault_is_dead_with_the_reason(journal: Journal,
     assert (await journal.census()).counts == {"pending": 1, "forwarded": 0, "skipped": 0, "dead": 1}
 
 
-async def test_nothing_is_claimed_before_it_is_due(journal: Journal, make_delivery: Make) -> None:
-    await journal.append(make_delivery(received_at=T0 + 1))
-    assert not await journal.claim(10, now=T0, lease=LEASE)
-    assert await journal.claim(10, now=T0 + 1, lease=LEASE)
+async def test_nothing_is_claimed_before_it_is_due(journal: Journal, delivery: Delivery) -> None:
+    await journal.append(delivery)
+    await journal.settle([given_back(entry, 1000) for entry in await journal.claim(1, now=T0, lease=LEASE)], now=T0)
+    assert [await ids(journal, now=T0 + after) for after in (999, 1000)] == [[], [delivery.id]]
 
 
 async def test_a_claim_is_alone_until_its_lease_ends(journal: Journal, delivery: Delivery) -> None:

@@ -10,6 +10,7 @@ waits for that.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -32,6 +33,9 @@ __all__ = ["SqliteJournal", "at", "exists", "fault_of", "rehearse", "shown"]
 
 T = TypeVar("T")
 
+# Seconds between two looks, where nothing is due, for what only seems to lie ahead.
+_HASTEN_EVERY = 1.0
+
 
 class SqliteJournal:
     """See `bridge.journal.Journal` for what each method promises."""
@@ -49,6 +53,7 @@ class SqliteJournal:
         self._bell = Bell(self._path)
         self._commits = GroupCommit(self._write, committed=self._committed, check_open=self._check_open)
         self._appended = 0
+        self._hasten_from = 0.0
         self._reservation = Reservation(self._path)
         self._closed = False
 
@@ -63,7 +68,13 @@ class SqliteJournal:
         return adopted
 
     async def claim(self, limit: int, *, lease: int, now: int | None = None) -> Sequence[Entry]:
-        return await self._on(self._quick, partial(writes.claim, limit=limit, now=_time(now), lease=lease))
+        claim = partial(writes.claim, limit=limit, now=_time(now), lease=lease)
+        entries = await self._on(self._quick, claim)
+        if not entries and time.monotonic() >= self._hasten_from:
+            self._hasten_from = time.monotonic() + _HASTEN_EVERY
+            if await self._on(self._quick, partial(writes.hasten, now=_time(now))):
+                entries = await self._on(self._quick, claim)
+        return entries
 
     async def settle(self, settlements: Sequence[Settlement], *, now: int | None = None) -> int:
         check(settlements)

@@ -1,0 +1,250 @@
+"""What happens to it: each trouble as a function that returns when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from postgres import Cluster
+from processes import descendants, kill
+
+from bridge.stand_in import EMPTY, PAGE, Behaviour, CutOff, Hang, Refuse, Reset, Short
+from chaos.world import World, everyone, frozen, processes, revive, slain
+
+# Seconds: longer than the lease of a claim as chaos configures it (2 for an answer, 50 for the rest).
+_BEYOND_A_LEASE = 55.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    name: str
+    befall: Callable[[World], Awaitable[None]]
+    weight: int = 1
+    """How often it comes in a round of all of them."""
+    journal: str = ""
+    """The only one it happens to."""
+    needs_disk: bool = False
+    is_long: bool = False
+
+
+async def _nothing(world: World) -> None:
+    """But for what the Event API does."""
+    await world.pause(1, 4)
+
+
+async def _killed(world: World, process: str) -> None:
+    victim = world.victim()
+    for pid in processes(victim, process):
+        kill(pid)
+
+
+async def _supervisor_killed(world: World) -> None:
+    victim = world.victim()
+    await victim.kill()
+    await world.pause(0, 0.5)
+    await revive(victim)
+
+
+async def _all_killed(world: World) -> None:
+    victim = world.victim()
+    await slain(victim)
+    await world.pause(0, 0.5)
+    await revive(victim)
+
+
+async def _terminated(world: World) -> None:
+    victim = world.victim()
+    await victim.stop(signal.SIGTERM)
+    await world.pause(0, 0.5)
+    await revive(victim)
+
+
+async def _child_terminated(world: World, process: str) -> None:
+    for pid in processes(world.victim(), process):
+        os.kill(pid, signal.SIGTERM)
+
+
+async def _stopped(world: World, process: str, least: float = 1.0, most: float = 5.0) -> None:
+    with frozen(processes(world.victim(), process)):
+        await world.pause(least, most)
+
+
+async def _everyone_stopped(world: World) -> None:
+    """As when a virtual machine is paused."""
+    with frozen(everyone(world.victim())):
+        await world.pause(1, 5)
+
+
+async def _power_cut(world: World) -> None:
+    disk = world.disk
+    assert disk is not None  # noqa: S101 - the trouble asks for one
+    disk.cut_power()
+    if world.cluster is None:
+        await slain(world.bridges[0])
+    else:
+        _kill_postgresql(world.cluster)
+    await asyncio.to_thread(disk.unmount)
+    await asyncio.to_thread(disk.mount)
+    if world.cluster is None:
+        await revive(world.bridges[0])
+    else:
+        await asyncio.to_thread(world.cluster.start)
+
+
+async def _disk_full(world: World) -> None:
+    disk = world.disk
+    assert disk is not None  # noqa: S101 - as above
+    await asyncio.to_thread(disk.fill)
+    await world.pause(2, 5)
+    disk.make_room()
+    if world.cluster is not None and not world.cluster.is_running:  # without room for its log it gives up itself
+        await asyncio.to_thread(world.cluster.start)
+
+
+async def _files_full(world: World) -> None:
+    """No file may grow any more: what can be had of a full disk without being root."""
+    bridge = world.bridges[0]
+    largest = max(file.stat().st_size for file in world.folder.glob("bridge.db*"))
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in everyone(bridge)}
+    for pid, (_, hard) in before.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, hard))
+    await world.pause(2, 5)
+    for pid in everyone(bridge):  # also those that were born meanwhile
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before[bridge.pid])
+
+
+async def _clock_moved(world: World, seconds: float) -> None:
+    clock = world.clocks[world.victim().folder.name]
+    clock.set(seconds)
+    await world.pause(1, 4)
+    clock.set(0)
+
+
+async def _postgresql_killed(world: World) -> None:
+    cluster = _cluster(world)
+    _kill_postgresql(cluster)
+    await world.pause(0, 1)
+    await asyncio.to_thread(cluster.start)
+
+
+async def _postgresql_backend_killed(world: World) -> None:
+    """It makes the server end all others, and go through its log."""
+    kill(world.dice.choice(descendants(_cluster(world).pid)))
+    await world.pause(0.5, 1)
+    if not _cluster(world).is_running:
+        await asyncio.to_thread(_cluster(world).start)
+
+
+async def _postgresql_restarted(world: World) -> None:
+    await asyncio.to_thread(_cluster(world).restart)
+
+
+async def _postgresql_hangs(world: World) -> None:
+    with _cluster(world).frozen():
+        await world.pause(1, 8)
+
+
+def _cluster(world: World) -> Cluster:
+    assert world.cluster is not None  # noqa: S101 - the trouble asks for one
+    return world.cluster
+
+
+def _kill_postgresql(cluster: Cluster) -> None:
+    pids = [cluster.pid, *descendants(cluster.pid)]
+    for pid in pids:
+        kill(pid)
+    cluster.stop()
+
+
+def _each(verb: str, befall: Callable[..., Awaitable[None]], *names: str, weight: int = 1) -> list[Trouble]:
+    return [
+        Trouble(
+            name=f"{name} {verb}",
+            befall=partial(befall, process=name),
+            weight=weight,
+            journal="sqlite" if name == "writer" else "",
+        )
+        for name in names
+    ]
+
+
+ALONE = Trouble(name="", befall=_nothing, weight=4)
+TROUBLES: Sequence[Trouble] = (
+    ALONE,
+    *_each("SIGKILL", _killed, "receiver", "writer", "forwarder", "worker", weight=2),
+    *_each("SIGTERM", _child_terminated, "receiver", "writer", "forwarder", "worker"),
+    *_each("SIGSTOP", _stopped, "receiver", "writer", "forwarder", "worker", "supervisor"),
+    Trouble(name="supervisor SIGKILL", befall=_supervisor_killed, weight=2),
+    Trouble(name="supervisor SIGTERM", befall=_terminated, weight=2),
+    Trouble(name="all processes SIGKILL", befall=_all_killed, weight=2),
+    Trouble(name="all processes SIGSTOP", befall=_everyone_stopped),
+    Trouble(
+        name="forwarder SIGSTOP, longer than its lease",
+        befall=partial(_stopped, process="forwarder", least=_BEYOND_A_LEASE, most=_BEYOND_A_LEASE),
+        is_long=True,
+    ),
+    Trouble(name="power cut", befall=_power_cut, weight=2, needs_disk=True),
+    Trouble(name="disk full", befall=_disk_full, weight=2, needs_disk=True),
+    Trouble(name="files may not grow", befall=_files_full, journal="sqlite"),
+    Trouble(name="clock 2 min ahead", befall=partial(_clock_moved, seconds=120)),
+    Trouble(name="clock 2 min behind", befall=partial(_clock_moved, seconds=-120)),
+    Trouble(name="clock 2 h ahead", befall=partial(_clock_moved, seconds=7200)),
+    Trouble(name="clock 2 h behind", befall=partial(_clock_moved, seconds=-7200)),
+    Trouble(name="PostgreSQL SIGKILL", befall=_postgresql_killed, weight=2, journal="postgresql"),
+    Trouble(name="PostgreSQL backend SIGKILL", befall=_postgresql_backend_killed, weight=2, journal="postgresql"),
+    Trouble(name="PostgreSQL restarted", befall=_postgresql_restarted, journal="postgresql"),
+    Trouble(name="PostgreSQL SIGSTOP", befall=_postgresql_hangs, weight=2, journal="postgresql"),
+)
+
+
+@asynccontextmanager
+async def _misbehaving(behaviour: Behaviour, world: World) -> AsyncIterator[None]:
+    world.stand_in.always = behaviour
+    try:
+        yield
+    finally:
+        world.stand_in.always = None
+
+
+@asynccontextmanager
+async def _away(world: World) -> AsyncIterator[None]:
+    port = int(world.stand_in.url.rpartition(":")[2])
+    await world.stand_in.stop()
+    try:
+        yield
+    finally:
+        await world.stand_in.start(port)
+
+
+# What the Event API does meanwhile.
+MOODS: dict[str, Callable[[World], AbstractAsyncContextManager[None]]] = {
+    "Event API refuses connections": _away,
+    "Event API hangs": partial(_misbehaving, Hang()),
+    "Event API resets before accepting": partial(_misbehaving, Reset()),
+    "Event API resets after accepting": partial(_misbehaving, Reset(accepting=True)),
+    "Event API cut off mid-answer": partial(_misbehaving, CutOff()),
+    "Event API 429": partial(_misbehaving, Refuse(status=429, headers={"Retry-After": "1"})),
+    "Event API 500": partial(_misbehaving, Refuse(status=500)),
+    "Event API 503, a page": partial(_misbehaving, Refuse(status=503, body="<html></html>")),
+    "Event API 401": partial(_misbehaving, Refuse(status=401)),
+    "Event API 200, a page": partial(_misbehaving, PAGE),
+    "Event API 200, empty": partial(_misbehaving, EMPTY),
+    "Event API 200, too few ids": partial(_misbehaving, Short()),
+}
+
+
+def happening(world: World, *, long: bool) -> list[Trouble]:
+    """What can happen here."""
+    return [
+        trouble
+        for trouble in TROUBLES
+        if trouble.journal in {"", world.journal}
+        and (world.disk is not None or not trouble.needs_disk)
+        and (long or not trouble.is_long)
+    ]
