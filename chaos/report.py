@@ -60,7 +60,7 @@ def _recoveries(rounds: Sequence[Round]) -> Mapping[str, list[float]]:
     found: dict[str, list[float]] = defaultdict(list)
     for each in rounds:
         if each.recovery is not None:
-            found[each.trouble or each.mood].append(each.recovery)
+            found[each.name].append(each.recovery)
     return found
 
 
@@ -94,26 +94,27 @@ def _page(machine: Mapping[str, Any], outcomes: Sequence[Outcome], plot: str) ->
 
 
 def _plot(outcomes: Sequence[Outcome], path: Path) -> Path:
-    """Each round a dot: what happened, and how long until all was well again."""
+    """Each round a dot, an empty one where the Event API misbehaved as well: what happened, and how long until all was well."""
     style()
-    names = sorted({name for outcome in outcomes for name in _recoveries(outcome.rounds)}, reverse=True)
+    names = sorted({each.name for outcome in outcomes for each in outcome.rounds}, reverse=True)
     figure = Figure(figsize=(9, 0.22 * len(names) + 0.8))
     axes = figure.add_subplot()
     for shift, outcome in enumerate(outcomes):
-        recoveries = _recoveries(outcome.rounds)
-        points = [(seconds, names.index(name)) for name, found in recoveries.items() for seconds in found]
+        colour = COLOURS[JOURNALS[outcome.journal]]
+        recovered = [each for each in outcome.rounds if each.recovery is not None]
         axes.scatter(
-            [seconds for seconds, _ in points],
-            [height + 0.3 * (0.5 - shift) for _, height in points],
-            s=12,
-            alpha=0.6,
-            linewidths=0,
-            color=COLOURS[JOURNALS[outcome.journal]],
-            label=JOURNALS[outcome.journal],
+            [each.recovery or 0.0 for each in recovered],
+            [names.index(each.name) + 0.3 * (0.5 - shift) for each in recovered],
+            s=14,
+            linewidths=0.8,
+            edgecolors=colour,
+            facecolors=["none" if each.trouble and each.mood else colour for each in recovered],
         )
+        axes.scatter([], [], s=14, color=colour, label=JOURNALS[outcome.journal])
+    axes.scatter([], [], s=14, linewidths=0.8, edgecolors=GREY, facecolors="none", label="and the Event API misbehaved")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("seconds to recover")
     axes.set_xlim(left=0)
     axes.grid(axis="x", color=GREY, alpha=0.2)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     return written(path, figure)

@@ -36,6 +36,10 @@ class Round:
     None: it did not come to that."""
 
     @property
+    def name(self) -> str:
+        return self.trouble or self.mood
+
+    @property
     def what(self) -> str:
         return " + ".join(filter(None, (self.trouble, self.mood)))
 
