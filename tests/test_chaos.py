@@ -4,15 +4,18 @@ for some rounds; `make chaos` goes on for hundreds.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chaos import report
 from chaos.disk import Disk
 from chaos.ledger import Ledger
-from chaos.rounds import Outcome, planned, survive
+from chaos.rounds import Outcome, Round, planned, survive
 from chaos.troubles import ALONE, MOODS, TROUBLES, Trouble, happening
 from chaos.world import world
 
@@ -98,3 +101,46 @@ def test_what_is_lost_repeated_changed_and_at_fault_is_told_apart() -> None:
     assert (ledger.lost, ledger.waiting) == ({"evt_lost"}, {"evt_lost"})
     assert (ledger.more_than_once, ledger.changed) == (2, {"evt_unanswered"})
     assert ledger.have_answered(["a"], since=0.5) and not ledger.have_answered(["a", "b"], since=0.5)
+
+
+def outcome(**fields: Any) -> Outcome:
+    """One in which the promise was kept, but for what is given."""
+    rounds = [Round(trouble="power cut", mood="", recovery=1.25), Round(trouble="", mood="Event API 500", recovery=3.0)]
+    counts = dict.fromkeys(("lost", "changed", "dead_without_fault", "pending", "given_up", "unacknowledged"), 0)
+    usual: dict[str, Any] = {"journal": "sqlite", "seed": 7, "rounds": rounds, "seconds": 60.0, "absent": (), **counts}
+    usual |= {"sent": 1001, "acknowledged": 1000, "arrived": 990, "more_than_once": 3, "dead": 10}
+    return Outcome(**(usual | fields))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"lost": 1},
+        {"changed": 1},
+        {"dead_without_fault": 1},
+        {"pending": 1},
+        {"rounds": [Round(trouble="power cut", mood="", recovery=None)]},
+    ],
+    ids=str,
+)
+def test_each_way_to_break_the_promise_counts(broken: dict[str, Any]) -> None:
+    assert outcome().is_kept and not outcome(**broken).is_kept
+
+
+def test_what_was_found_is_told_in_a_table_a_plot_and_raw(tmp_path: Path) -> None:
+    failed = Round(trouble="disk full", mood="Event API 429", recovery=None)
+    found = outcome(lost=2, absent=("power cut",), rounds=[*outcome().rounds, failed])
+    written = report.write({"date": "2026-01-31", "cores": 2, "processor": "P", "system": "S"}, [found], tmp_path)
+    assert [path.name for path in written] == ["outcomes.json", "README.md", "recovery.svg"]
+    page = (tmp_path / "README.md").read_text()
+    for line in (
+        "2026-01-31, 2 cores of P, S: `make chaos ROUNDS=3 SEED=7`.",
+        "| **lost** | **2** |",
+        "| longest time to recover | 3.0 s (Event API 500) |",
+        "| rounds | 3, not recovered: disk full + Event API 429 |",
+        "| power cut | 1.2, 1.2 (1) |",
+        "bridge, SQLite: not tried, because only root may mount a disk: power cut.",
+    ):
+        assert line in page
+    assert "<svg" in (tmp_path / "recovery.svg").read_text()
+    assert json.loads((tmp_path / "outcomes.json").read_text())["outcomes"][0]["lost"] == 2
