@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 
 # Connections that wait to be accepted while a receiver starts again.
 _BACKLOG = 1024
+# Milliseconds in which whoever is answered must take something of it. One who takes nothing would hold what we have to say
+# for as long as its machine runs.
+_TAKEN_WITHIN = 30_000
 
 
 def address(bound: socket.socket) -> str:
@@ -25,6 +29,8 @@ def bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":  # each connection has it from here
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TAKEN_WITHIN)
         bound.bind((host, port))
         bound.listen(_BACKLOG)
     except OSError:

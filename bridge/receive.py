@@ -15,7 +15,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.hdrs import EXPECT
 from prometheus_client import Counter
 
@@ -33,6 +33,7 @@ READ_TIMEOUT = 10.0
 _LOOK_AGAIN = 1.0
 # Seconds after which a provider is asked to come again. Their own backoff is longer.
 _RETRY_AFTER = "5"
+_VERSIONS = (HttpVersion11, HttpVersion10)
 _WEBHOOKS = re.compile(r"/webhooks/[^/]+/?")
 # Says nothing of why: to whoever probes, every wrong signature looks the same.
 _UNAUTHORIZED = "The signature could not be verified.\n"
@@ -72,6 +73,7 @@ class _Stored(web.Response):
                 f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: {date}\r\n\r\n".encode(),
             )
         await request.writer.write(self._written)
+        await request.writer.drain()  # who takes no answers is given no more of them
 
     async def write_eof(self, data: bytes = b"") -> None:
         del data
@@ -108,6 +110,8 @@ class Receiver:
         """Whatever comes to the public listener. To be served with `auto_decompress=False`: what was signed is what was sent,
         and a bomb stays a bomb.
         """
+        if http.version not in _VERSIONS:  # the parser takes others, and reads them like these
+            return _to_a_stranger(status=400)
         if EXPECT in http.headers:
             await _expected(http)
         # As it was sent, which takes no decoding; few are sent otherwise.

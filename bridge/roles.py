@@ -18,10 +18,10 @@ from contextlib import suppress
 import orjson
 import uvloop
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from bridge import journal, log, process
 from bridge.clock import wall_clock
+from bridge.connections import Server
 from bridge.event_api import EventApi, Verdict
 from bridge.forward import Forwarder
 from bridge.gate import Gate
@@ -37,15 +37,17 @@ _GRACE = 4.0
 # Seconds for a sender to notice an answer it got before it had sent everything, such as 413. To close at once would
 # reset the connection, and the answer with it; what is sent meanwhile is read and dropped.
 _LINGER = 1.0
-# Seconds a new connection has, at least, to bring the head of a request; at most twice that.
-_HEAD_WITHIN = 15.0
+# Connections at once. An idle one takes 6 KB, and a limit of files may be a million.
+_MOST_CONNECTIONS = 20_000
+# Files we need beside connections: for the journal, what is counted, the listener.
+_OTHER_FILES = 64
 
 Say = Callable[[Mapping[str, object]], None]
 
 
 async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public: socket.socket) -> None:
     """Steps 1 to 3: what is acknowledged is in the journal."""
-    _allow_many_connections()
+    most = _allow_many_connections()
     metrics = Metrics()
     metrics.announce_receiving(settings.sources)
     store = journal.at(settings.journal, connections=settings.journal_connections, receiving=True)
@@ -56,10 +58,11 @@ async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public:
         clock=wall_clock,
         unable=lambda reason: say({"unstored": reason}),
     )
-    runner = public_runner(receiving)
+    server = public_server(receiving, most=most)
+    runner = web.ServerRunner(server, shutdown_timeout=_GRACE)
     await runner.setup()
     await web.SockSite(runner, public, backlog=1024).start()
-    watching = [asyncio.create_task(drop_the_silent(runner)), asyncio.create_task(receiving.watch())]
+    watching = [asyncio.create_task(server.drop_the_silent()), asyncio.create_task(receiving.watch())]
     say({"ready": True, "unstored": ""})
     await stopped.wait()
     for each in watching:
@@ -77,31 +80,18 @@ def _freeze() -> None:
     gc.set_threshold(10_000)
 
 
-def _allow_many_connections() -> None:
-    """As many as we may. The usual soft limit, 1,024, is there for programs that use select()."""
+def _allow_many_connections() -> int:
+    """How many there may be. The usual soft limit, 1,024, is there for programs that use select()."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # some systems call it infinite, and grant less
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(files - _OTHER_FILES, _MOST_CONNECTIONS)
 
 
-def public_runner(receiving: Receiver) -> web.ServerRunner:
+def public_server(receiving: Receiver, *, most: int = _MOST_CONNECTIONS) -> Server:
     """How what the receiver answers is served. No access log: it would be a line for each delivery."""
-    server = web.Server(receiving.answer, access_log=None, auto_decompress=False, lingering_time=_LINGER)
-    return web.ServerRunner(server, shutdown_timeout=_GRACE)
-
-
-async def drop_the_silent(runner: web.ServerRunner, *, within: float = _HEAD_WITHIN) -> None:
-    """For ever: close connections that bring no request. aiohttp waits for the first one without end, so whoever opened
-    as many as we may have and said nothing would keep every provider out.
-    """
-    seen: set[RequestHandler] = set()
-    while True:
-        await asyncio.sleep(within)
-        connections = runner.server.connections if runner.server else []
-        silent = {each for each in connections if not each._request_count}  # noqa: SLF001 - nothing else tells
-        for connection in seen & silent:
-            connection.force_close()
-        seen = silent
+    return Server(receiving.answer, most=most, access_log=None, auto_decompress=False, lingering_time=_LINGER)
 
 
 async def forwarder(settings: Settings, modules: tuple[str, ...], say: Say, stopped: asyncio.Event) -> None:

@@ -18,6 +18,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import log, providers, roles
+from bridge.connections import Server
 from bridge.journal import Journal
 from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.metrics import Metrics
@@ -57,7 +58,7 @@ class Receiving:
     """A running receiver, and what the tests ask of it."""
 
     receiver: Receiver
-    runner: web.ServerRunner
+    server: Server
     store: Journal
     metrics: Metrics
     folder: Path
@@ -198,7 +199,7 @@ async def receiving(
     found = Receiving(
         receiver=receiver,
         unable=unable,
-        runner=roles.public_runner(receiver),
+        server=roles.public_server(receiver),
         store=store,
         metrics=metrics,
         folder=folder,
@@ -206,7 +207,7 @@ async def receiving(
     )
     try:
         with logging_into(found.logged):
-            async with listening(found.runner) as found.port:
+            async with listening(web.ServerRunner(found.server)) as found.port:
                 yield found
     finally:
         await store.close()

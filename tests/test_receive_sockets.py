@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from receiving import BODIES, LIMIT, Receiving, answer, connection, receiving, request
 
-from bridge import roles
-
 BODY = BODIES["stripe"]
 CANARY = b"canary-in-the-request"
 
@@ -205,7 +203,7 @@ async def test_who_connects_and_brings_no_request_is_shut_out_and_nobody_else(br
         connection(bridge.port) as (slow, slows),
     ):
         slows.write(good(bridge)[:50])
-        dropping = asyncio.create_task(roles.drop_the_silent(bridge.runner, within=0.1))
+        dropping = asyncio.create_task(bridge.server.drop_the_silent(within=0.1))
         writer.write(good(bridge))
         assert (await answer(reader)).status == 200
         with suppress(ConnectionError):
