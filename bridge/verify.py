@@ -87,6 +87,8 @@ def restore(entry: Entry, *, provider: Provider) -> Delivery:
         raise Unusable("the body was purged")
     request = WebhookRequest(headers=entry.headers, body=entry.body, received_at=entry.received_at)
     payload = provider.parse(request)
+    if provider.handshake(payload) is not None:  # raises for one that was stored with a fault, as it did then
+        raise Unusable("a handshake gives no event")
     identity = provider.identify(payload, request)
     source = Source(name=entry.source, provider=entry.provider, prefix=entry.prefix, secrets=())
     return _delivery(request, identity, _without(payload, provider.secret_fields), source=source)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.model import Handshake, WebhookRequest
+from bridge.payload import json_object
 from bridge.providers.intercom import PROVIDER
 from bridge.verify import Identity
 
@@ -55,6 +56,14 @@ def test_a_conversation_lists_its_contacts_and_the_author_may_have_an_address() 
     without = {name: ADA[name] for name in ("intercom_contact_id", "external_id")}
     for other in ({**author, "type": "admin"}, {**author, "id": "c2"}, None, "text"):
         assert user({"type": "conversation", "contacts": LISTED, "source": {"author": other}}) == without
+
+
+def test_ids_that_are_nested_too_deep_to_be_compared_are_those_of_nobody() -> None:
+    """Once this raised RecursionError: what is read may have 1,024 levels, and Python compares fewer."""
+    deep = json_object(b'{"one":%b,"other":%b}' % ((b"[" * 1020 + b"]" * 1020,) * 2))
+    listed = {"contacts": [{"type": "contact", "id": deep["one"]}]}
+    author = {"type": "user", "id": deep["other"], "email": "ada@example.com"}
+    assert "email" not in user({"type": "conversation", "contacts": listed, "source": {"author": author}})
 
 
 def test_a_ticket_is_found_also_where_it_is_wrapped_once_more() -> None:

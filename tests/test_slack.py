@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
@@ -10,9 +11,9 @@ from urllib.parse import urlencode
 import pytest
 
 from bridge.errors import Unusable
-from bridge.model import Delivery, Handshake, Payload, Source, WebhookRequest
+from bridge.model import Delivery, Entry, Handshake, Payload, Source, WebhookRequest
 from bridge.providers.slack import PROVIDER
-from bridge.verify import Identity, verify
+from bridge.verify import Identity, restore, verify
 
 STAMP = {"x-slack-request-timestamp": "1795000000"}
 EVENT = {
@@ -73,6 +74,29 @@ def test_a_challenge_is_answered() -> None:
 def test_a_challenge_that_is_none_is_unusable(challenge: object) -> None:
     with pytest.raises(Unusable, match="challenge"):
         PROVIDER.handshake({"type": "url_verification", "challenge": challenge})
+
+
+def test_a_challenge_that_was_stored_with_a_fault_gives_no_event_when_it_is_replayed() -> None:
+    """Once it did: only `verify` asked for handshakes."""
+    body = b'{"type":"url_verification","team_id":"T1"}'
+    signed = WebhookRequest(headers=PROVIDER.scheme.sign(body, secret=b"s", now=0), body=body, received_at=0)
+    source = Source(name="slack", provider="slack", prefix="slack", secrets=(b"s",))
+    stored = verify(signed, source=source, provider=PROVIDER, now=0)
+    assert isinstance(stored, Delivery) and stored.fault
+    with pytest.raises(Unusable, match="challenge"):
+        restore(Entry.of(stored), provider=PROVIDER)
+
+
+def test_a_handshake_that_is_in_the_journal_gives_no_event() -> None:
+    """As it is where an older bridge did not know it for one."""
+    body = b'{"type":"url_verification","challenge":"3eZb"}'
+    unknown = replace(PROVIDER, handshake=lambda _: None)
+    signed = WebhookRequest(headers=PROVIDER.scheme.sign(body, secret=b"s", now=0), body=body, received_at=0)
+    source = Source(name="slack", provider="slack", prefix="slack", secrets=(b"s",))
+    stored = verify(signed, source=source, provider=unknown, now=0)
+    assert isinstance(stored, Delivery) and not stored.fault
+    with pytest.raises(Unusable, match="handshake"):
+        restore(Entry.of(stored), provider=PROVIDER)
 
 
 def test_the_check_of_a_certificate_is_a_handshake() -> None:

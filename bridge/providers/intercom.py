@@ -56,9 +56,14 @@ def _person(item: object) -> object:
 
 def _with_email(contact: object, author: object) -> object:
     """A listed contact has ids alone; whoever wrote first has an address, and is often the same."""
-    if isinstance(contact, dict) and at(author, "type") in _PEOPLE and at(author, "id") == contact.get("id"):
+    if isinstance(contact, dict) and at(author, "type") in _PEOPLE and _is_same(at(author, "id"), contact.get("id")):
         return {"email": at(author, "email"), **contact}
     return contact
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Strings alone are compared: two lists that are nested deeply enough can't be, which raises RecursionError."""
+    return isinstance(one, str) and isinstance(other, str) and one == other
 
 
 PROVIDER = Provider(
