@@ -27,14 +27,19 @@ chaos: $(VENV)/dev ## break a running bridge in every known way, about an hour: 
 	@PYTHONPATH=tests $(BIN)/python -m chaos --rounds $(ROUNDS) $(SEED:%=--seed %)
 ROUNDS := 200
 
+fuzz: $(VENV)/fuzz ## look for a minute for requests that break what verification promises (Linux)
+	@$(BIN)/pytest --quiet tests/test_fuzz_engine.py
+	@$(BIN)/python -m fuzz run
+
 lock: $(VENV)/dev ## make the lock files anew from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK) --group build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK) --group fuzz -o requirements-fuzz.lock
 LOCK := --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
 
 clean: ## remove what the others made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .fuzz
 	rm -f bridge-dev.db bridge-dev.db-*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -50,4 +55,8 @@ $(VENV)/dev: $(VENV)/run requirements-dev.lock
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help run test lint bench chaos lock clean
+$(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
+	@$(PIP) --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
+.PHONY: help run test lint bench chaos fuzz lock clean

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from binascii import unhexlify
 from typing import Any
-from urllib.parse import parse_qsl
 
 import orjson
 
@@ -50,14 +50,37 @@ def _loads(body: bytes) -> object:
     return orjson.loads(_ESCAPE.sub(lambda match: b"\\ufffd" if match["half"] else match[0], body))
 
 
+# Slack's slash commands have fifteen. Without a bound, their number is the sender's to choose.
+_MOST_FIELDS = 1000
+# `++` keeps nothing to go back to; for `+` a long run takes fifty times its own memory.
+_PERCENT_ENCODED = re.compile(rb"(?:%[0-9a-fA-F]{2})++")
+
+
 def form(body: bytes) -> dict[str, str]:
     """The fields of an `application/x-www-form-urlencoded` body; of a doubled field the first wins."""
+    if body.count(b"&") >= _MOST_FIELDS:
+        raise Unusable(f"the body is not a form (more than {_MOST_FIELDS:,} fields)")
+    fields: dict[str, str] = {}
     try:
-        # 1,000 fields: Slack's slash commands have fifteen. Without a bound, parsing is the attacker's to prolong.
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=1000)
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise Unusable(f"the body is not a form ({type(error).__name__})") from None
-    return dict(reversed(pairs))
+        for field in filter(None, body.split(b"&")):
+            name, _, value = field.partition(b"=")
+            fields.setdefault(_decoded(name), _decoded(value))
+    except UnicodeDecodeError:
+        raise Unusable("the body is not a form (its text is not UTF-8)") from None
+    return fields
+
+
+def _decoded(encoded: bytes) -> str:
+    """A percent sign that encodes nothing stands for itself, as everywhere on the web.
+
+    Into one buffer: urllib makes two objects of each sign, and so takes two hundred times the memory of a body of them.
+    """
+    plain, decoded, end = encoded.replace(b"+", b" "), bytearray(), 0
+    for run in _PERCENT_ENCODED.finditer(plain):
+        decoded += plain[end : run.start()]
+        decoded += unhexlify(run[0].replace(b"%", b""))
+        end = run.end()
+    return (decoded + plain[end:]).decode()
 
 
 def text(payload: Payload, *path: str) -> str:

@@ -23,7 +23,7 @@ from bridge import providers, samples
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(sorted(path for part in ("bridge", "transforms") for path in (ROOT / part).rglob("*.py")))
-ALL = (*OURS, *(path for part in ("tests", "bench", "chaos") for path in sorted((ROOT / part).rglob("*.py"))))
+ALL = (*OURS, *(path for part in ("tests", "bench", "chaos", "fuzz") for path in sorted((ROOT / part).rglob("*.py"))))
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_MEDIAN = 300, 60, 10
 EXCUSE = re.compile(r"# (?:noqa|type: ignore)\b.*")
 # One code or several, then why.
@@ -127,12 +127,12 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def pinned(lock: str) -> dict[str, str]:
-    """Version by name. Raises AssertionError for a line that is neither a pin, nor its hashes, nor where it comes from."""
-    found, hashes = {}, dict[str, int]()
+def pinned(lock: str) -> dict[str, tuple[str, ...]]:
+    """Versions by name: one for each Python where they differ. Raises AssertionError for a line that is neither a pin, nor its hashes, nor where it comes from."""
+    found, hashes = dict[str, tuple[str, ...]](), dict[str, int]()
     for line in (ROOT / lock).read_text().splitlines():
         if pin := PIN.fullmatch(line):
-            found[pin["name"]] = pin["version"]
+            found[pin["name"]] = (*found.get(pin["name"], ()), pin["version"])
         elif HASH.fullmatch(line):
             name = list(found)[-1]
             hashes[name] = hashes.get(name, 0) + 1
@@ -142,15 +142,22 @@ def pinned(lock: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
-def test_a_lock_file_pins_with_hashes_all_that_is_asked_for_and_names_no_registry(lock: str) -> None:
-    groups = project()["dependency-groups"]
-    asked = [*project()["project"]["dependencies"], *groups["build"]]
-    asked += groups["dev"] if lock == "requirements-dev.lock" else []
+@pytest.mark.parametrize(
+    ("lock", "asked"),
+    [
+        ("requirements.lock", ("project", "build")),
+        ("requirements-dev.lock", ("project", "build", "dev")),
+        ("requirements-fuzz.lock", ("fuzz",)),
+    ],
+)
+def test_a_lock_file_pins_with_hashes_all_that_is_asked_for_and_names_no_registry(
+    lock: str, asked: tuple[str, ...]
+) -> None:
+    groups = {**project()["dependency-groups"], "project": project()["project"]["dependencies"]}
     versions = pinned(lock)  # knows no line that could name one
-    for requirement in map(Requirement, asked):
+    for requirement in map(Requirement, (each for group in asked for each in groups[group])):
         assert requirement.name in versions
-        assert requirement.specifier.contains(versions[requirement.name]), requirement
+        assert any(requirement.specifier.contains(version) for version in versions[requirement.name]), requirement
     assert "://" not in (ROOT / lock).read_text()
 
 

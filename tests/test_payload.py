@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given
@@ -77,6 +77,23 @@ def test_of_a_doubled_field_the_first_counts_and_empty_ones_are_kept() -> None:
 def test_what_is_no_form_is_unusable(body: bytes) -> None:
     with pytest.raises(Unusable, match="not a form"):
         form(body)
+
+
+@given(
+    fields=st.lists(
+        st.text("ab=+%&é 7Bz\0", max_size=8) | st.sampled_from(["%C3%A9", "%7B%7d", "%", "%4", "%G1", "+%2B", "a=b=c"]),
+        max_size=6,
+    )
+)
+def test_a_form_is_read_as_python_reads_it(fields: list[str]) -> None:
+    written = "&".join(fields)
+    try:
+        pairs = parse_qsl(written, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        with pytest.raises(Unusable, match="not UTF-8"):
+            form(written.encode())
+    else:
+        assert form(written.encode()) == dict(reversed(pairs))
 
 
 def test_a_thousand_fields_are_not_too_many() -> None:
