@@ -27,12 +27,12 @@ _PATIENCE = 1.5
 # Seconds between two looks whether it has ended. SQLite's own waiting grows to 0.1 s; the pauses between the commits of a
 # busy receiver are much shorter, and a forwarder that looks so seldom met none for a second.
 _LOOK_AGAIN = 0.0005
-# What checkpoints are for: the -wal is kept at about this size. Not less: its pages are then written over, which
-# costs a commit less than making the file longer.
-_WAL_BYTES = 4 << 20
-_WAL_LARGE = 16 << 20
-# Bytes of bodies after which it is time to look at its size.
+# Bytes written, about, after which a checkpoint is due.
 CHECKPOINT_AFTER = 1 << 20
+# Pages, 16 MiB: from then on it is begun anew whatever that takes.
+_WAL_LARGE = 4_096
+# Bytes the file keeps: to write over what is there costs a commit much less than to make the file longer.
+_WAL_KEPT = 32 << 20
 # Pages, 64 MiB: then an append does it, because nobody forwards.
 _WAL_SAFETY_NET = 16_384
 
@@ -62,7 +62,6 @@ class SqliteFile:
         self._synchronous = synchronous
         self._db: sqlite3.Connection | None = None
         self._opened: tuple[tuple[int, int], ...] = ()
-        self._checkpointed = 0
 
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """What the job returns, if the file it was done to is still the one at the path."""
@@ -77,22 +76,17 @@ class SqliteFile:
             raise JournalUnavailable(f"{self._path}: {_cause(self._path, error)}") from error
 
     def checkpoint(self) -> None:
-        """Move what lies in the -wal into the database, where enough has gathered there since the last time.
+        """Move what lies in the -wal into the database.
 
         Not by the connection that appends, so that no append waits for it: a passive checkpoint holds up no writer. But while
         they write without a pause it never gets to the end, so the -wal can't be begun anew: from 16 MiB on a full one
-        follows, which holds them up for the little that is left.
+        follows, which holds them up. So there is another one first, that little is left for it.
         """
         with suppress(sqlite3.Error, OSError, JournalUnavailable):
-            size = Path(self._files[1]).stat().st_size
-            self._checkpointed = min(self._checkpointed, size)  # it shrinks when it is begun anew
-            if size - self._checkpointed < _WAL_BYTES:
-                return
             db = self._db or self._open()
-            _checkpoint(db, "PASSIVE")
-            if size >= _WAL_LARGE:
+            if _checkpoint(db, "PASSIVE") >= _WAL_LARGE:
+                _checkpoint(db, "PASSIVE")
                 _checkpoint(db, "FULL")
-            self._checkpointed = size
 
     def close(self) -> None:
         """Never raises. What was not committed is undone."""
@@ -125,7 +119,7 @@ class SqliteFile:
         except BaseException:
             db.close()
             raise
-        self._db, self._checkpointed = db, 0
+        self._db = db
         return db
 
     def _check_in_place(self) -> None:
@@ -138,8 +132,10 @@ class SqliteFile:
         return tuple(map(_identity, self._files))
 
 
-def _checkpoint(db: sqlite3.Connection, mode: str) -> None:
-    """Up to 3.51.2 a checkpoint that finds nothing to do, while another connection begins the -wal anew, may lose what
+def _checkpoint(db: sqlite3.Connection, mode: str) -> int:
+    """How many pages the -wal had.
+
+    Up to 3.51.2 a checkpoint that finds nothing to do, while another connection begins the -wal anew, may lose what
     that one commits (https://www.sqlite.org/wal.html#walresetbug). This one finds its own commit at the least, and
     the -wal is not begun anew before that is moved.
     """
@@ -147,9 +143,10 @@ def _checkpoint(db: sqlite3.Connection, mode: str) -> None:
         db.execute("UPDATE tally SET n = n WHERE state = 'pending'")
     db.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
     try:
-        db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        [(_, pages, _)] = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
     finally:
         db.execute("PRAGMA busy_timeout = 0")
+    return int(pages)
 
 
 @contextmanager
@@ -218,7 +215,7 @@ def _configure(db: sqlite3.Connection, synchronous: str) -> None:
     # macOS: fsync() leaves data in the drive's own cache, F_FULLFSYNC does not. Without effect elsewhere.
     db.execute("PRAGMA fullfsync = ON")
     db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_SAFETY_NET}")
-    db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}")
 
 
 def _create(path: Path) -> bool:

@@ -33,6 +33,8 @@ __all__ = ["SqliteJournal", "at", "exists", "fault_of", "rehearse", "shown"]
 
 T = TypeVar("T")
 
+# Bytes that are written for a row beside its body, and for a change of it: about, to tell when a checkpoint is due.
+_ROW, _CHANGE = 2_048, 1_024
 # Seconds between two looks, where nothing is due, for what only seems to lie ahead.
 _HASTEN_EVERY = 1.0
 
@@ -52,7 +54,7 @@ class SqliteJournal:
         self._writer = Writer(self._path) if receiving else None
         self._bell = Bell(self._path)
         self._commits = GroupCommit(self._write, committed=self._committed, check_open=self._check_open)
-        self._appended = 0
+        self._written = 0
         self._hasten_from = 0.0
         self._reservation = Reservation(self._path)
         self._closed = False
@@ -139,27 +141,30 @@ class SqliteJournal:
         self._reservation.give_back()
 
     def _write(self, rows: Sequence[Row]) -> asyncio.Future[frozenset[int]]:
-        self._appended += sum(len(row[-2]) for row in rows)
+        self._written += sum(len(row[-2]) + _ROW for row in rows)
         if self._writer is not None:
             return asyncio.ensure_future(self._writer.append(rows))
         return self._submit(self._durable, lambda: self._durable.run(partial(appends.append, rows=rows)))
 
     def _committed(self) -> None:
         self._bell.ring()
-        if self._appended >= CHECKPOINT_AFTER:
-            self._appended = 0
+        self._checkpoint_if_due()
+
+    def _checkpoint_if_due(self) -> None:
+        if self._written >= CHECKPOINT_AFTER:
+            self._written = 0
             self._submit(self._quick, self._quick.checkpoint)  # nobody waits for it
 
     async def _on(self, file: SqliteFile, job: Callable[..., T]) -> T:
         self._check_open()
         return await self._submit(file, lambda: file.run(job))
 
-    async def _tidy(self, job: Callable[..., T]) -> T:
-        """For the forwarder's writing, which is followed by a checkpoint where one is needed."""
-        self._check_open()
-        done = self._submit(self._quick, lambda: self._quick.run(job))
-        self._submit(self._quick, self._quick.checkpoint)  # behind it, and nobody waits for it
-        return await done
+    async def _tidy(self, job: Callable[..., int]) -> int:
+        """For the forwarder's writing, which is followed by a checkpoint where one is due."""
+        changed = await self._on(self._quick, job)
+        self._written += changed * _CHANGE
+        self._checkpoint_if_due()
+        return changed
 
     def _submit(self, file: SqliteFile, job: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads[file], job)
