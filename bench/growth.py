@@ -61,6 +61,7 @@ async def _started(folder: Path, url: str, roots: Sequence[int]) -> Row:
     async with sink(delay=3600) as silent, subjects.bridge("", folder, url, silent.url, *roots) as (subject, running):
         await asyncio.sleep(3)
         memory = subjects.subject_of(running, "").memory()  # PostgreSQL's own is its settings'
+        await send(subject.load(name="growth warming", count=_SENT // 4, size=_SIZE))
         told = await send(subject.load(name="growth", count=_SENT, size=_SIZE))
         for pid in (running.pid, *descendants(running.pid)):
             kill(pid)
@@ -73,7 +74,7 @@ async def _started(folder: Path, url: str, roots: Sequence[int]) -> Row:
 async def _forwarded(folder: Path, url: str, roots: Sequence[int]) -> Row:
     """End to end while receiving."""
     async with sink() as taking, subjects.bridge("", folder, url, taking.url, *roots) as (subject, _):
-        await taking.arrivals(_SENT)  # those of the last step
+        await taking.arrivals(_SENT + _SENT // 4)  # those of the last step
         told = await send(subject.load(name="growth end to end", count=_SENT, size=_SIZE))
         arrived = await taking.arrivals(_SENT)
         return {"end_to_end": _SENT / (max(arrived.values()) - told["began"])}
