@@ -23,8 +23,8 @@ lint: $(VENV)/dev ## formatting, lint, types, and which module may import which
 bench: $(VENV)/dev ## measure, about half an hour: tables, plots and raw figures into docs/bench
 	@PYTHONPATH=tests $(BIN)/python -m bench measure
 
-chaos: $(VENV)/dev ## break a running bridge in every known way, about an hour: what is lost, into docs/chaos (ROUNDS=20 SEED=7)
-	@PYTHONPATH=tests $(BIN)/python -m chaos --rounds $(ROUNDS) $(SEED:%=--seed %)
+chaos: $(VENV)/dev ## break a running bridge in every known way, about an hour: what is lost, into docs/chaos (for less: ROUNDS=20 SEED=7)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --rounds $(ROUNDS) $(SEED:%=--seed %) $(if $(filter 200,$(ROUNDS)),--into docs/chaos)
 ROUNDS := 200
 
 fuzz: $(VENV)/fuzz ## look for a minute for requests that break what verification promises (Linux)

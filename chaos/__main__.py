@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
+import shutil
+import signal
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -16,16 +21,16 @@ from bench.rows import machine
 from bench.steps import Steps
 from chaos import report
 from chaos.faults import FAULTS
-from chaos.rounds import Outcome, Round, survive
-from chaos.troubles import happening
+from chaos.outcome import Outcome, Round
+from chaos.rounds import survive
+from chaos.troubles import TROUBLES, happening
 from chaos.world import world
 
 _JOURNALS = ("sqlite", "postgresql")
-_RESULTS = Path(__file__).parents[1] / "docs" / "chaos"
 
 
 @click.command(
-    epilog="\b\nExamples:\n  make chaos\n  make chaos ROUNDS=20 SEED=7\n  python -m chaos --journal sqlite --rounds 20"
+    epilog="\b\nExamples:\n  make chaos ROUNDS=20 SEED=7\n  python -m chaos --journal sqlite --trouble 'power cut' --rounds 20"
 )
 @click.option("--rounds", default=200, show_default=True, help="Troubles, one after the other, on each journal.")
 @click.option(
@@ -33,44 +38,74 @@ _RESULTS = Path(__file__).parents[1] / "docs" / "chaos"
 )
 @click.option("--journal", "journals", type=click.Choice(_JOURNALS), multiple=True, help="By default both.")
 @click.option(
-    "--fault", type=click.Choice(sorted(FAULTS)), default=None, help="Put into the bridge: losses must be found."
+    "--trouble",
+    "names",
+    type=click.Choice([trouble.name for trouble in TROUBLES if trouble.name]),
+    metavar="NAME",
+    multiple=True,
+    help="Nothing but this; a wrong name tells which there are. By default all.",
 )
-@click.option(
-    "--into",
-    type=click.Path(path_type=Path),
-    help="Where the results are written; by default docs/chaos, without a fault.",
-)
-def main(*, rounds: int, seed: int | None, journals: tuple[str, ...], fault: str | None, into: Path | None) -> None:
+@click.option("--fault", type=click.Choice(sorted(FAULTS)), help="Put into the bridge: losses must be found.")
+@click.option("--into", type=click.Path(path_type=Path), help="Where tables, a plot and raw figures are written, too.")
+def main(
+    *,
+    rounds: int,
+    seed: int | None,
+    journals: tuple[str, ...],
+    names: tuple[str, ...],
+    fault: str | None,
+    into: Path | None,
+) -> None:
     """Run `bridge serve` under load on a journal on its own disk; kill, stop and starve it; count what was acknowledged and
-    did not arrive.
+    did not arrive. Ctrl-C ends the rounds and tells of those there were. Exit status 1: the promise was broken.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     console = Console(stderr=True)
     console.print(f"Seed {seed}: the same troubles again with SEED={seed}")
-    outcomes = [
-        asyncio.run(_run(journal, rounds=rounds, seed=seed, fault=fault or "")) for journal in journals or _JOURNALS
-    ]
+    outcomes = []
+    for journal in journals or _JOURNALS:
+        outcomes.append(asyncio.run(_run(journal, names, rounds=rounds, seed=seed, fault=fault or "")))
+        if len(outcomes[-1].rounds) < rounds:
+            break
     text = report.whole(outcomes)
     if sys.stdout.isatty():
         Console().print(Markdown(text))
     else:
         print(text)  # noqa: T201 - what it is for
-    if fault is None or into is not None:
-        files = report.write(machine(), outcomes, into or _RESULTS)
+    if into is not None:
+        files = report.write(machine(), outcomes, into)
         console.print(f"Written: {', '.join(map(str, files))}", style="dim")
     if not all(outcome.is_kept for outcome in outcomes):
         sys.exit(1)
 
 
-async def _run(journal: str, *, rounds: int, seed: int, fault: str) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="bridge-chaos-") as folder, Steps(journal, rounds) as note:
-        async with world(journal, Path(folder), seed=seed, fault=fault) as there:
-            troubles = happening(there, long=True)
-            return await survive(there, troubles, rounds=rounds, note=lambda done: note(_line(done)))
+async def _run(journal: str, names: Sequence[str], *, rounds: int, seed: int, fault: str) -> Outcome:
+    _end_on(signal.SIGTERM, signal.SIGHUP)
+    folder = Path(tempfile.mkdtemp(prefix="bridge-chaos-"))
+    with Steps(journal, rounds) as note:
+        async with world(journal, folder, seed=seed, fault=fault) as there:
+            troubles = [each for each in happening(there, long=True) if each.name in names or not names]
+            outcome = await survive(there, troubles, rounds=rounds, note=lambda done: note(_line(done)))
+            if not outcome.is_kept:
+                there.keep(folder)
+    if outcome.is_kept:
+        shutil.rmtree(folder)
+    else:
+        (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=1))
+        Console(stderr=True).print(f"What was lost, logs and journal: {folder}")
+    return outcome
+
+
+def _end_on(*numbers: signal.Signals) -> None:
+    """As Ctrl-C does."""
+    task = asyncio.current_task()
+    for number in numbers:
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def _line(done: Round) -> str:
-    return f"{done.what}: {'not recovered' if done.recovery is None else f'{done.recovery:.1f} s'}"
+    return f"{done.what}: {f'not recovered, {done.why}' if done.recovery is None else f'{done.recovery:.1f} s'}"
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ class Disk:
     def mount(self) -> None:
         _run("mount", "-o", "loop", str(self._image), str(self.path))
 
+    @property
+    def is_mounted(self) -> bool:
+        return self.path.is_mount()
+
     def unmount(self) -> None:
         """Once nobody has a file open there."""
         until = time.monotonic() + _PATIENCE
@@ -74,11 +78,12 @@ class Disk:
                     size //= 2
 
     def make_room(self) -> None:
-        (self.path / "filler").unlink()
+        (self.path / "filler").unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """It and all that is on it."""
-        self.unmount()
+        """It and all that is on it, even where somebody has it open."""
+        if self.is_mounted:
+            _run("umount", "--lazy", str(self.path))
         shutil.rmtree(self._folder)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
 from unittest.mock import patch
 
 from bridge.clock import wall_clock
 from bridge.forward import Forwarder
+from bridge.journal import Journal
+from bridge.journal.postgresql.journal import PostgresqlJournal
 from bridge.journal.sqlite import file
 from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.model import Attempt, Delivery, Entry, Outcome
@@ -15,20 +18,23 @@ from bridge.transform import Result
 
 
 def synchronous_off() -> None:
-    """What is committed is not synced: it does not survive a power cut."""
+    """What is committed is not synced: it does not survive a power cut. Of PostgreSQL's own making where it has the journal."""
     honest = file._configure  # noqa: SLF001 - the fault is put where it would be made
     patch.object(file, "_configure", lambda db, _: honest(db, "OFF")).start()
 
 
 def answer_first() -> None:
     """What is acknowledged is stored a moment later."""
-    honest = SqliteJournal.append
+    for kind in (SqliteJournal, PostgresqlJournal):
+        patch.object(kind, "append", _later(kind.append)).start()
 
-    async def append(journal: SqliteJournal, delivery: Delivery) -> bool:
+
+def _later(honest: Callable[[Any, Delivery], Coroutine[None, None, bool]]) -> Callable[..., Awaitable[bool]]:
+    async def append(journal: Journal, delivery: Delivery) -> bool:
         asyncio.get_running_loop().call_later(0.1, lambda: asyncio.ensure_future(honest(journal, delivery)))
         return True
 
-    patch.object(SqliteJournal, "append", append).start()
+    return append
 
 
 def settle_first() -> None:

@@ -1,12 +1,15 @@
-"""What was sent, what was acknowledged, and what arrived with which ids: what the promise is held against."""
+"""What was sent, what was acknowledged, and what arrived: what the promise is held against."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+# Of a delivery's id: the event that is to arrive.
+Expected: TypeAlias = Callable[[str], dict[str, Any]]
 # Where each provider's deliveries have their id.
 _IDS = ("event_id", "id")
 
@@ -15,12 +18,17 @@ _IDS = ("event_id", "id")
 class Ledger:
     """By the ids of deliveries."""
 
+    expected: Expected
     sent: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
     at_fault: set[str] = field(default_factory=set)
     """Deliveries the bridge can't forward, because of what is in them: they are to be dead at the end."""
-    arrived: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """How often with which event id."""
+    arrived: Counter[str] = field(default_factory=Counter)
+    """How often."""
+    changed: set[str] = field(default_factory=set)
+    """What arrived with another id than it was to have."""
+    altered: set[str] = field(default_factory=set)
+    """What arrived with another name, or other data."""
     waiting: set[str] = field(default_factory=set)
     """Acknowledged, and not arrived yet."""
     answered: dict[str, float] = field(default_factory=dict)
@@ -41,27 +49,27 @@ class Ledger:
 
     def arrive(self, event: dict[str, Any]) -> None:
         data = event["data"]
-        id_ = next(data[key] for key in _IDS if key in data)
-        self.arrived[id_][event["id"]] += 1
+        id_ = next((data[key] for key in _IDS if key in data), "")
+        expected = self.expected(id_)
+        if event["id"] != expected["id"]:
+            self.changed.add(id_)
+        if (event["name"], data) != (expected["name"], expected["data"]):
+            self.altered.add(id_)
+        self.arrived[id_] += 1
         self.waiting.discard(id_)
 
-    def have_answered(self, bridges: list[str], *, since: float) -> bool:
+    def have_answered(self, bridges: Iterable[str], *, since: float) -> bool:
         """Whether each has acknowledged what was sent to it since then."""
         return all(self.answered.get(bridge, 0.0) > since for bridge in bridges)
 
-    @property
-    def lost(self) -> set[str]:
-        """Of what could be forwarded."""
-        return self.acknowledged - self.at_fault - self.arrived.keys()
+    def lost(self, *, forwarded: set[str], dead: set[str]) -> set[str]:
+        """Given what the journal has in the end."""
+        owed = (self.acknowledged | forwarded) - self.at_fault
+        return (owed - self.arrived.keys()) | ((self.acknowledged & self.at_fault) - dead)
 
     @property
     def more_than_once(self) -> int:
-        return sum(ids.total() > 1 for ids in self.arrived.values())
-
-    @property
-    def changed(self) -> set[str]:
-        """What arrived with different ids."""
-        return {id_ for id_, ids in self.arrived.items() if len(ids) > 1}
+        return sum(times > 1 for times in self.arrived.values())
 
 
 def now() -> float:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from bench.plots import COLOURS, GREY, style, written
 from bench.report import table
 from bench.throughput import JOURNALS
-from chaos.rounds import Outcome, Round
+from chaos.outcome import Outcome, Round
 
 
 def whole(outcomes: Sequence[Outcome]) -> str:
@@ -33,18 +33,22 @@ def _totals(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "sent", f"{outcome.sent:,}"
     yield "answered 2xx", f"{outcome.acknowledged:,}"
     yield "arrived, of those", f"{outcome.arrived:,}"
-    yield "**lost**", f"**{outcome.lost:,}**"
+    yield "**lost**", f"**{len(outcome.lost):,}**"
     yield "arrived more than once", f"{outcome.more_than_once:,}"
-    yield "**ids that changed**", f"**{outcome.changed:,}**"
-    yield "dead by their own fault", f"{outcome.dead - outcome.dead_without_fault:,}"
-    yield "dead otherwise", f"{outcome.dead_without_fault:,}"
+    yield "**ids that changed**", f"**{len(outcome.changed):,}**"
+    yield "other content than was sent", f"{len(outcome.altered):,}"
+    yield "dead by their own fault", f"{outcome.dead - len(outcome.dead_without_fault):,}"
+    yield "dead otherwise", f"{len(outcome.dead_without_fault):,}"
     yield "arrived though the answer was lost", f"{outcome.unacknowledged:,}"
     yield "given up by the provider, unanswered", f"{outcome.given_up:,}"
     yield "still pending at the end", f"{outcome.pending:,}"
     longest = outcome.longest
     yield "longest time to recover", "-" if longest is None else f"{longest.recovery:.1f} s ({longest.what})"
-    failed = [each.what for each in outcome.rounds if each.recovery is None]
-    yield "rounds", f"{len(outcome.rounds)}" + (f", not recovered: {', '.join(failed)}" if failed else "")
+    failed = [f"{each.what}: {each.why}" for each in outcome.rounds if each.recovery is None]
+    yield (
+        "rounds, seed",
+        f"{len(outcome.rounds)}, {outcome.seed}" + "".join(f", not recovered: {why}" for why in failed),
+    )
     yield "minutes", f"{outcome.seconds / 60:.0f}"
 
 
@@ -71,7 +75,7 @@ def _spread(seconds: Sequence[float]) -> str:
 def _remarks(outcomes: Sequence[Outcome]) -> Iterator[str]:
     for outcome in outcomes:
         if outcome.absent:
-            yield f"{JOURNALS[outcome.journal]}: not tried, because only root may mount a disk: {', '.join(outcome.absent)}."
+            yield f"{JOURNALS[outcome.journal]}: not tried, because no disk can be mounted here, which takes root, loop devices and mkfs.ext4: {', '.join(outcome.absent)}."
 
 
 def write(machine: Mapping[str, Any], outcomes: Sequence[Outcome], into: Path) -> list[Path]:

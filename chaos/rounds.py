@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from random import Random
 from typing import TypeVar
 
 from service import until
 
+from bridge.model import State
 from chaos.ledger import now
+from chaos.outcome import Outcome, Round
 from chaos.senders import Senders, sending
 from chaos.troubles import ALONE, MOODS, Trouble
 from chaos.world import World
@@ -21,63 +22,10 @@ T = TypeVar("T")
 
 # How often the Event API misbehaves while something else happens.
 _MOODY = 0.5
-# Deliveries acknowledged before the first round, and after the last.
+# Deliveries acknowledged before the first round.
 _CALM = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    trouble: str
-    """Empty: nothing but what the Event API did."""
-    mood: str
-    """What the Event API did meanwhile. Empty: it answered."""
-    recovery: float | None
-    """Seconds from the end of it until every bridge acknowledged again, and all that was acknowledged by then had arrived.
-    None: it did not come to that."""
-
-    @property
-    def name(self) -> str:
-        return self.trouble or self.mood
-
-    @property
-    def what(self) -> str:
-        return " + ".join(filter(None, (self.trouble, self.mood)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What is left when everything is over and nothing is pending any more. Numbers are of deliveries."""
-
-    journal: str
-    seed: int
-    rounds: Sequence[Round]
-    seconds: float
-    sent: int
-    acknowledged: int
-    given_up: int
-    arrived: int
-    """Of those acknowledged."""
-    unacknowledged: int
-    """Arrived, and their answer was lost."""
-    lost: int
-    more_than_once: int
-    changed: int
-    dead: int
-    dead_without_fault: int
-    pending: int
-    absent: Sequence[str]
-    """What can't be tried on this machine."""
-
-    @property
-    def is_kept(self) -> bool:
-        """The promise."""
-        recovered = all(each.recovery is not None for each in self.rounds)
-        return recovered and not (self.lost or self.changed or self.dead_without_fault or self.pending)
-
-    @property
-    def longest(self) -> Round | None:
-        recovered = [each for each in self.rounds if each.recovery is not None]
-        return max(recovered, key=lambda each: each.recovery or 0.0, default=None)
+# Seconds, in the end, until nothing is pending: longer than a lease.
+_SETTLED_WITHIN = 120.0
 
 
 def planned(
@@ -105,7 +53,7 @@ async def survive(
     moods: Sequence[str] = tuple(MOODS),
     moody: float = _MOODY,
     connections: int = 8,
-    patience: float = 180.0,
+    patience: float = 45.0,
     note: Callable[[Round], None] = lambda _: None,
 ) -> Outcome:
     """`patience`: seconds until what has not recovered is taken not to; the run ends with it. `note` is told of each round."""
@@ -113,26 +61,41 @@ async def survive(
     done: list[Round] = []
     async with sending(world.targets, world.ledger, Random(world.seed), connections=connections) as senders:
         await until(lambda: len(world.ledger.acknowledged) >= _CALM)
-        for n, (trouble, mood) in enumerate(planned(troubles, moods, rounds=rounds, seed=world.seed, moody=moody)):
-            world.dice = Random(f"{world.seed}:{n}")
-            done.append(await _round(world, trouble, mood, patience=patience))
-            note(done[-1])
-            if done[-1].recovery is None:
-                break
-    return await _reckoned(world, senders, done, seconds=now() - began, patience=patience)
+        plan = enumerate(planned(troubles, moods, rounds=rounds, seed=world.seed, moody=moody))
+        with _until_interrupted():
+            for n, (trouble, mood) in plan:
+                world.dice = Random(f"{world.seed}:{n}")
+                done.append(await _round(world, trouble, mood, patience=patience))
+                note(done[-1])
+                if done[-1].recovery is None:
+                    break
+    return await _reckoned(world, senders, done, seconds=now() - began)
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """The first Ctrl-C ends the rounds, and not what is said of them."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.uncancel():
+            raise
 
 
 async def _round(world: World, trouble: Trouble, mood: str, *, patience: float) -> Round:
-    await world.pause(0.1, 1.0)
-    async with MOODS[mood](world) if mood else nullcontext():
-        if mood:
-            await world.pause(0, 1)  # some of what waits is there when it strikes
-        await trouble.befall(world)
+    """Whatever goes wrong in it is what came of it: those before it are not to be lost."""
+    recovery, why = None, ""
     try:
+        await world.pause(0.1, 1.0)
+        async with MOODS[mood](world) if mood else nullcontext():
+            if mood:
+                await world.pause(0, 1)  # some of what waits is there when it strikes
+            await trouble.befall(world)
         recovery = await _recovered(world, patience=patience)
-    except TimeoutError:
-        recovery = None
-    return Round(trouble=trouble.name, mood=mood, recovery=recovery)
+    except Exception as error:  # noqa: BLE001 - as above
+        why = f"{type(error).__name__} {error}"[:500].strip()
+    return Round(trouble=trouble.name, mood=mood, recovery=recovery, why=why)
 
 
 async def _recovered(world: World, *, patience: float) -> float:
@@ -150,14 +113,18 @@ async def _recovered(world: World, *, patience: float) -> float:
     return now() - over
 
 
-async def _reckoned(
-    world: World, senders: Senders, done: Sequence[Round], *, seconds: float, patience: float
-) -> Outcome:
-    ledger = world.ledger
-    with suppress(TimeoutError):
-        await until(world.is_settled, patience=patience, every=0.2)
-    dead = await world.dead()
-    lost = ledger.lost | ((ledger.acknowledged & ledger.at_fault) - dead)
+async def _reckoned(world: World, senders: Senders, done: list[Round], *, seconds: float) -> Outcome:
+    ledger, pending = world.ledger, -1
+    entries: Mapping[State, set[str]] = {state: set() for state in State}
+    try:
+        await world.restore()
+        with suppress(TimeoutError):
+            await until(world.is_settled, patience=_SETTLED_WITHIN, every=0.2)
+        entries, pending = await world.entries(), await world.pending()
+    except Exception as error:  # noqa: BLE001 - what was found before is not to be lost
+        why = f"{type(error).__name__} {error}"[:500].strip()
+        done.append(Round(trouble="the end", mood="", recovery=None, why=why))
+    dead = entries[State.DEAD]
     return Outcome(
         journal=world.journal,
         seed=world.seed,
@@ -168,11 +135,12 @@ async def _reckoned(
         given_up=senders.given_up,
         arrived=len(ledger.acknowledged & ledger.arrived.keys()),
         unacknowledged=len(ledger.arrived.keys() - ledger.acknowledged),
-        lost=len(lost),
         more_than_once=ledger.more_than_once,
-        changed=len(ledger.changed),
         dead=len(dead),
-        dead_without_fault=len(dead - ledger.at_fault),
-        pending=await world.pending(),
+        pending=pending,
+        lost=sorted(ledger.lost(forwarded=entries[State.FORWARDED], dead=dead)),
+        changed=sorted(ledger.changed),
+        altered=sorted(ledger.altered),
+        dead_without_fault=sorted(dead - ledger.at_fault),
         absent=() if world.disk is not None else ("power cut", "disk full"),
     )

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import aiohttp
 import orjson
@@ -38,6 +39,8 @@ class Habit:
     """Of a number and a type."""
     id: str
     """Of the delivery, before its number."""
+    event: str
+    """What its events are called."""
     patience: float
     """How long it waits for an answer."""
     pauses: Sequence[float]
@@ -67,10 +70,36 @@ def _intercom(n: int, type_: str) -> bytes:
 
 
 HABITS = (
-    Habit(provider="stripe", body=_stripe, id="evt_", patience=10, pauses=(0.5, 1, 2, 4, *[8] * 1000)),
-    Habit(provider="slack", body=_slack, id="Ev", patience=3, pauses=(0, 1, 5)),
-    Habit(provider="intercom", body=_intercom, id="notif_", patience=5, pauses=(1,), throttled=2, throttled_for=120),
+    Habit(
+        provider="stripe",
+        body=_stripe,
+        id="evt_",
+        event="stripe/customer.created",
+        patience=10,
+        pauses=(0.5, 1, 2, 4, *[8] * 1000),
+    ),
+    Habit(provider="slack", body=_slack, id="Ev", event="slack/team.joined", patience=3, pauses=(0, 1, 5)),
+    Habit(
+        provider="intercom",
+        body=_intercom,
+        id="notif_",
+        event="intercom/contact.deleted",
+        patience=5,
+        pauses=(1,),
+        throttled=2,
+        throttled_for=120,
+    ),
 )
+
+
+def expected(id_: str) -> dict[str, Any]:
+    """The event of the delivery with this id: id, name and data."""
+    prefix = id_.rstrip("0123456789")
+    habit = next((each for each in HABITS if each.id == prefix), None)
+    if habit is None:
+        return {"id": "", "name": "", "data": {}}
+    data = orjson.loads(habit.body(int(id_.removeprefix(prefix)), ""))
+    return {"id": f"{habit.event}:{id_}", "name": habit.event, "data": data}
 
 
 @dataclass(slots=True, order=True)
@@ -166,7 +195,8 @@ async def sending(
     try:
         yield senders
         for each in running:
-            assert not each.done(), "a sender fell over"  # noqa: S101 - or the run would be of nothing
+            if each.done():
+                await each  # raises: a sender that fell over sent nothing any more
     finally:
         for each in running:
             each.cancel()

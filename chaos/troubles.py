@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from postgres import Cluster
-from processes import descendants, kill
+from processes import descendants, kill, send
+from service import until
 
+from bridge.forward import Forwarder
+from bridge.settings import Settings
 from bridge.stand_in import EMPTY, PAGE, Behaviour, CutOff, Hang, Refuse, Reset, Short
-from chaos.world import World, everyone, frozen, processes, revive, slain
-
-# Seconds: longer than the lease of a claim as chaos configures it (2 for an answer, 50 for the rest).
-_BEYOND_A_LEASE = 55.0
+from chaos.world import ANSWER_WITHIN, World, everyone, frozen, present, revive, slain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,7 @@ async def _nothing(world: World) -> None:
 
 
 async def _killed(world: World, process: str) -> None:
-    victim = world.victim()
-    for pid in processes(victim, process):
-        kill(pid)
+    send(signal.SIGKILL, await present(world.victim(), process))
 
 
 async def _supervisor_killed(world: World) -> None:
@@ -66,13 +64,34 @@ async def _terminated(world: World) -> None:
 
 
 async def _child_terminated(world: World, process: str) -> None:
-    for pid in processes(world.victim(), process):
-        os.kill(pid, signal.SIGTERM)
+    send(signal.SIGTERM, await present(world.victim(), process))
 
 
-async def _stopped(world: World, process: str, least: float = 1.0, most: float = 5.0) -> None:
-    with frozen(processes(world.victim(), process)):
-        await world.pause(least, most)
+async def _stopped(world: World, process: str) -> None:
+    with frozen(await present(world.victim(), process)):
+        await world.pause(1, 5)
+
+
+async def _stopped_beyond_its_lease(world: World) -> None:
+    """While it holds deliveries. Another forwarder, where there is one, has to take them over."""
+    lease = _lease()
+    world.stand_in.always = Hang()
+    await world.pause(1, 2)
+    with frozen(await present(world.victim(), "forwarder")):
+        owed = set(world.ledger.waiting)
+        world.stand_in.always = None
+        if world.cluster is None:
+            await asyncio.sleep(lease + 2)
+        else:
+            await until(lambda: owed.isdisjoint(world.ledger.waiting), patience=lease + 20)
+
+
+def _lease() -> float:
+    """Seconds a claim is a forwarder's own, as chaos configures it."""
+    nobody: Any = None
+    asked = {"journal": nobody, "sender": nobody, "company": nobody, "alone": nobody, "metrics": nobody}
+    limit = Settings(sources={}).transform_timeout
+    return Forwarder(**asked, time_limit=limit, answer_limit=ANSWER_WITHIN).lease / 1000
 
 
 async def _everyone_stopped(world: World) -> None:
@@ -84,11 +103,12 @@ async def _everyone_stopped(world: World) -> None:
 async def _power_cut(world: World) -> None:
     disk = world.disk
     assert disk is not None  # noqa: S101 - the trouble asks for one
-    disk.cut_power()
+    # First, and then the disk: what is told to be synced while a disk goes down may not be, and nobody may tell it further.
     if world.cluster is None:
         await slain(world.bridges[0])
     else:
         _kill_postgresql(world.cluster)
+    disk.cut_power()
     await asyncio.to_thread(disk.unmount)
     await asyncio.to_thread(disk.mount)
     if world.cluster is None:
@@ -110,13 +130,14 @@ async def _disk_full(world: World) -> None:
 async def _files_full(world: World) -> None:
     """No file may grow any more: what can be had of a full disk without being root."""
     bridge = world.bridges[0]
-    largest = max(file.stat().st_size for file in world.folder.glob("bridge.db*"))
-    before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in everyone(bridge)}
-    for pid, (_, hard) in before.items():
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, hard))
-    await world.pause(2, 5)
-    for pid in everyone(bridge):  # also those that were born meanwhile
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before[bridge.pid])
+    log = (world.folder / "bridge.db-wal").stat().st_size
+    soft, hard = resource.prlimit(bridge.pid, resource.RLIMIT_FSIZE)
+    for limit in (log, soft):
+        for pid in everyone(bridge):  # also those that were born meanwhile
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, hard))
+        if limit != soft:
+            await world.pause(2, 5)
 
 
 async def _clock_moved(world: World, seconds: float) -> None:
@@ -156,9 +177,7 @@ def _cluster(world: World) -> Cluster:
 
 
 def _kill_postgresql(cluster: Cluster) -> None:
-    pids = [cluster.pid, *descendants(cluster.pid)]
-    for pid in pids:
-        kill(pid)
+    send(signal.SIGKILL, [cluster.pid, *descendants(cluster.pid)])
     cluster.stop()
 
 
@@ -186,7 +205,7 @@ TROUBLES: Sequence[Trouble] = (
     Trouble(name="all processes SIGSTOP", befall=_everyone_stopped),
     Trouble(
         name="forwarder SIGSTOP, longer than its lease",
-        befall=partial(_stopped, process="forwarder", least=_BEYOND_A_LEASE, most=_BEYOND_A_LEASE),
+        befall=_stopped_beyond_its_lease,
         is_long=True,
     ),
     Trouble(name="power cut", befall=_power_cut, weight=2, needs_disk=True),

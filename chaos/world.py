@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -12,20 +13,22 @@ from pathlib import Path
 from random import Random
 
 from postgres import Cluster, free_port
-from processes import command_line, descendants, kill
-from service import Service, service
+from processes import command_line, descendants, kill, send
+from service import Service, service, until
 
 from bridge.model import Selection, State
 from bridge.stand_in import StandIn
 from chaos.clock import Clock
 from chaos.disk import Disk
 from chaos.ledger import Ledger
-from chaos.senders import HABITS, UNWANTED
+from chaos.senders import HABITS, UNWANTED, expected
 
 _ROOT = Path(__file__).parent.parent
-_CONFIGURATION = """
+# Seconds the Event API has for an answer.
+ANSWER_WITHIN = 2.0
+_CONFIGURATION = f"""
 [event_api]
-timeout = 2
+timeout = {ANSWER_WITHIN}
 """
 # How each process is known: by a word of its command line.
 _WORDS = {
@@ -68,15 +71,41 @@ class World:
         """Seconds, by the dice."""
         await asyncio.sleep(self.dice.uniform(least, most))
 
-    async def dead(self) -> set[str]:
-        """The ids of the deliveries given up."""
-        found: set[str] = set()
+    async def entries(self) -> dict[State, set[str]]:
+        """The ids of all deliveries in the journal, by what became of them."""
+        found: dict[State, set[str]] = {state: set() for state in State}
         async with self.bridges[0].journal() as store:
             beyond: int | None = None
-            while page := await store.find(Selection(state=State.DEAD), limit=_PAGE, beyond=beyond):
-                found |= {entry.id for entry in page}
+            while page := await store.find(Selection(), limit=_PAGE, beyond=beyond):
+                for entry in page:
+                    found[entry.state].add(entry.id)
                 beyond = page[-1].seq
         return found
+
+    async def restore(self) -> None:
+        """As it was before a trouble that was cut short."""
+        self.stand_in.always = None
+        for clock in self.clocks.values():
+            clock.set(0)
+        if self.disk is not None and not self.disk.is_mounted:
+            self.disk.mount()
+        if self.disk is not None:
+            self.disk.make_room()
+        if self.cluster is not None and not self.cluster.is_running:
+            await asyncio.to_thread(self.cluster.start)
+        for bridge in self.bridges:
+            if bridge.ended:
+                await revive(bridge)
+
+    def keep(self, folder: Path) -> None:
+        """Logs, and a journal in SQLite: for whoever wants to know what went wrong."""
+        for bridge in self.bridges:
+            (folder / f"{bridge.folder.name}.log").write_text(bridge.logged)
+        if self.cluster is not None:
+            (folder / "postgresql.log").write_text(self.cluster.log)
+        for file in self.folder.glob("bridge.db*"):
+            if file.parent != folder:
+                shutil.copy(file, folder)
 
     async def pending(self) -> int:
         async with self.bridges[0].journal() as store:
@@ -94,6 +123,12 @@ def processes(bridge: Service, name: str) -> list[int]:
     if name == "supervisor":
         return [bridge.pid]
     return [pid for pid in descendants(bridge.pid) if _WORDS[name] in command_line(pid)]
+
+
+async def present(bridge: Service, name: str) -> list[int]:
+    """Those of this name, once there are some: what is lost is being started again."""
+    await until(lambda: processes(bridge, name))
+    return processes(bridge, name)
 
 
 def everyone(bridge: Service) -> list[int]:
@@ -124,12 +159,10 @@ async def slain(bridge: Service) -> None:
 def frozen(pids: list[int]) -> Iterator[None]:
     """They do nothing, and do not know it."""
     try:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        send(signal.SIGSTOP, pids)
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        send(signal.SIGCONT, pids)
 
 
 @asynccontextmanager
@@ -140,14 +173,14 @@ async def world(journal: str, folder: Path, *, seed: int, fault: str = "") -> As
         disk = _disk()
         if disk is not None:
             stack.callback(disk.remove)
-        ledger = Ledger()
+        ledger = Ledger(expected)
         stand_in = StandIn(on_event=ledger.arrive)
         stand_in.unwanted = {
             f"{habit.provider}/{UNWANTED}": f"event name is reserved for internal use: {UNWANTED}" for habit in HABITS
         }
         await stand_in.start()
         stack.push_async_callback(stand_in.stop)
-        cluster = _cluster(disk) if journal == "postgresql" else None
+        cluster = _cluster(disk, fault) if journal == "postgresql" else None
         if cluster is not None:
             stack.callback(cluster.stop, signal.SIGQUIT)
         more = {
@@ -184,9 +217,10 @@ def _disk() -> Disk | None:
         return None
 
 
-def _cluster(disk: Disk | None) -> Cluster:
+def _cluster(disk: Disk | None, fault: str) -> Cluster:
     """Where its power may be cut it has to sync."""
-    made = Cluster() if disk is None else Cluster(at=disk.path, fsync="on", max_wal_size="64MB")
+    fsync = "off" if fault == "synchronous-off" else "on"
+    made = Cluster() if disk is None else Cluster(at=disk.path, fsync=fsync, max_wal_size="64MB")
     made.start()
     os.sync()  # what made it did not
     return made

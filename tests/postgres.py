@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
 import itertools
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
-from processes import descendants
+from processes import descendants, die_with_parent, send
 from service import until
 
 from bridge import journal as journals
@@ -82,7 +80,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it calls the kernel and nothing else
+                preexec_fn=partial(die_with_parent, signal.SIGQUIT),  # noqa: PLW1509 - it calls the kernel and nothing else
             )
         atexit.register(self.stop, signal.SIGKILL)
         until = time.monotonic() + _PATIENCE
@@ -132,10 +130,10 @@ class Cluster:
         os.kill(self._server.pid, signal.SIGSTOP)  # first: nobody is born any more
         stopped = [self._server.pid, *descendants(self._server.pid)]
         try:
-            _signal(stopped, signal.SIGSTOP)
+            send(signal.SIGSTOP, stopped)
             yield
         finally:
-            _signal(stopped, signal.SIGCONT)
+            send(signal.SIGCONT, stopped)
 
     @property
     def is_running(self) -> bool:
@@ -265,15 +263,3 @@ def _binary_folder() -> Path:
 
 def _binary(name: str) -> Path:
     return _binary_folder() / name
-
-
-def _signal(pids: Sequence[int], number: int) -> None:
-    """Those that are there: one that vacuums may have ended meanwhile."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)

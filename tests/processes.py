@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +48,18 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def send(number: int, pids: Sequence[int]) -> None:
+    """To those that are there: one may have ended meanwhile."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    send(signal.SIGKILL, [pid])
+
+
+def die_with_parent(number: int) -> None:
+    """For a child, between fork and exec: the signal it gets when whoever started it dies. Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, number)

@@ -13,12 +13,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
-from processes import children, command_line, environment, kill
+from processes import children, command_line, die_with_parent, environment, kill
 from receiving import samples
 
 from bridge import journal as journals
@@ -89,9 +90,10 @@ class Service:
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # so that it can have a Ctrl-C of its own
+            preexec_fn=partial(die_with_parent, signal.SIGKILL),
         )
         self._listening = asyncio.create_task(self._listen())
-        atexit.register(self._end)  # a test that is cut off leaves no service behind to eat what others journal
+        atexit.register(self._end)  # where it does not die with us
 
     def _end(self) -> None:
         if not self.ended:
@@ -117,8 +119,7 @@ class Service:
 
     def send_signal(self, number: int) -> None:
         """SIGINT as a terminal sends it: to all who have not left its session."""
-        send = os.killpg if number == signal.SIGINT else os.kill
-        send(self.pid, number)
+        (os.killpg if number == signal.SIGINT else os.kill)(self.pid, number)
 
     async def wait(self) -> int:
         """Its exit status, once it and all who could write to its log have ended."""

@@ -20,9 +20,10 @@ from bridge.errors import JournalUnavailable
 from bridge.journal.sqlite.file import migrate
 from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.journal.sqlite.schema import MIGRATIONS
+from bridge.journal.sqlite.steps import Steps
 from bridge.model import Attempt, Delivery, Entry, Outcome, Settlement, State
 
-LEASE = 60_000
+LEASE, TWO_HOURS = 60_000, 2 * 3_600_000
 OPENER = """
 import asyncio, sys
 from pathlib import Path
@@ -170,11 +171,11 @@ async def test_processes_that_open_new_files_at_once_all_get_them(tmp_path: Path
     assert [process.returncode for process in processes] == [0, 0, 0]
 
 
-async def test_what_was_received_or_tried_before_the_clock_was_set_back_does_not_wait_for_it(
+async def test_what_was_received_or_tried_by_a_clock_that_was_ahead_does_not_wait_for_it(
     sqlite: SqliteJournal, make_delivery: Callable[..., Delivery]
 ) -> None:
-    """On a machine whose clock was two hours ahead when it started, say."""
-    ahead = T0 + 2 * 3_600_000
+    """On a machine that started two hours ahead, say, before this process did."""
+    ahead = T0 + TWO_HOURS
     await sqlite.append(make_delivery("tried"))
     await sqlite.append(make_delivery("postponed"))
     tried, postponed = await sqlite.claim(2, lease=LEASE, now=ahead)
@@ -182,6 +183,46 @@ async def test_what_was_received_or_tried_before_the_clock_was_set_back_does_not
     await sqlite.settle([again(postponed, at=T0, wait=3_600_000)], now=T0)
     await sqlite.append(make_delivery("received", received_at=ahead))
     assert {entry.id for entry in await sqlite.claim(10, lease=LEASE, now=T0)} == {"tried", "received"}
+
+
+async def test_when_the_clock_is_set_back_everything_waits_as_long_as_it_was_to(
+    path: Path, make_delivery: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what was given back without a try, and what is held."""
+    clock = [T0 + TWO_HOURS]
+    monkeypatch.setattr("bridge.journal.sqlite.journal.wall_clock", lambda: clock[0])
+    sqlite = SqliteJournal(path)
+    for name in ("soon", "later", "held"):
+        await sqlite.append(make_delivery(name, received_at=T0))
+    for entry, wait in zip(await sqlite.claim(3, lease=LEASE), (5000, 3_600_000), strict=False):
+        await sqlite.settle([Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=wait)])
+
+    async def due(after: int) -> list[str]:
+        clock[0] = T0 + after
+        return [entry.id for entry in await sqlite.claim(10, lease=10 * TWO_HOURS)]
+
+    found = {after: await due(after) for after in (0, 4990, 5100, LEASE - 100, LEASE + 100, 3_600_100)}
+    await sqlite.close()
+    assert found == {
+        0: [],
+        4990: [],
+        5100: ["soon"],
+        LEASE - 100: [],
+        LEASE + 100: ["held"],
+        3_600_100: ["later"],
+    }
+
+
+def test_a_clock_that_is_slowed_or_set_forward_was_not_set_back() -> None:
+    clock, steady = [T0], [100.0]
+    steps = Steps(lambda: clock[0], steady=lambda: steady[0])
+    steady[0], clock[0] = 110.0, T0 + 9_100
+    assert steps.back() == 0
+    clock[0] += TWO_HOURS
+    assert steps.back() == 0
+    clock[0] -= TWO_HOURS
+    assert steps.back() == TWO_HOURS
+    assert steps.back() == 0
 
 
 def again(entry: Entry, *, at: int, wait: int) -> Settlement:

@@ -10,7 +10,6 @@ waits for that.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +25,7 @@ from bridge.journal.sqlite import appends, reads, writes
 from bridge.journal.sqlite.bell import Bell
 from bridge.journal.sqlite.file import CHECKPOINT_AFTER, SqliteFile
 from bridge.journal.sqlite.place import Reservation, exists, fault_of, one_to_try, path_of, shown
+from bridge.journal.sqlite.steps import Steps
 from bridge.journal.sqlite.writing import Writer
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement
 
@@ -35,8 +35,6 @@ T = TypeVar("T")
 
 # Bytes that are written for a row beside its body, and for a change of it: about, to tell when a checkpoint is due.
 _ROW, _CHANGE = 2_048, 1_024
-# Seconds between two looks, where nothing is due, for what only seems to lie ahead.
-_HASTEN_EVERY = 1.0
 
 
 class SqliteJournal:
@@ -55,7 +53,7 @@ class SqliteJournal:
         self._bell = Bell(self._path)
         self._commits = GroupCommit(self._write, committed=self._committed, check_open=self._check_open)
         self._written = 0
-        self._hasten_from = 0.0
+        self._steps = Steps(wall_clock)
         self._reservation = Reservation(self._path)
         self._closed = False
 
@@ -71,11 +69,12 @@ class SqliteJournal:
 
     async def claim(self, limit: int, *, lease: int, now: int | None = None) -> Sequence[Entry]:
         claim = partial(writes.claim, limit=limit, now=_time(now), lease=lease)
+        if back := self._steps.back():
+            await self._on(self._quick, partial(writes.set_back, by=back, now=_time(now)))
         entries = await self._on(self._quick, claim)
-        if not entries and time.monotonic() >= self._hasten_from:
-            self._hasten_from = time.monotonic() + _HASTEN_EVERY
-            if await self._on(self._quick, partial(writes.hasten, now=_time(now))):
-                entries = await self._on(self._quick, claim)
+        if not entries and self._steps.may_lie_ahead():
+            await self._on(self._quick, partial(writes.hasten, now=_time(now)))
+            entries = await self._on(self._quick, claim)
         return entries
 
     async def settle(self, settlements: Sequence[Settlement], *, now: int | None = None) -> int:

@@ -53,9 +53,15 @@ _TAKEN = """
 """
 
 
+def set_back(db: sqlite3.Connection, *, by: int, now: int) -> int:
+    """The clock was, by so many ms: what lies ahead, and leases too, lies ahead no longer than it did. How many there were."""
+    with transaction(db):
+        return db.execute("UPDATE entry SET due = max(due - ?, ?) WHERE due > ?", (by, now, now)).rowcount
+
+
 def hasten(db: sqlite3.Connection, *, now: int) -> int:
-    """Make due what was received, or tried last, in the future: the clock was set back since, and else it would wait for as
-    long as the clock was ahead. How many there were.
+    """Make due what was received, or tried last, in the future: the clock was set back since, and nobody saw it. How many
+    there were.
     """
     ahead = all_in_one(db, _AHEAD, now, now, now)
     if not ahead:
