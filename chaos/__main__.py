@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -82,17 +83,16 @@ def main(
 async def _run(journal: str, names: Sequence[str], *, rounds: int, seed: int, fault: str) -> Outcome:
     _end_on(signal.SIGTERM, signal.SIGHUP)
     folder = Path(tempfile.mkdtemp(prefix="bridge-chaos-"))
-    with Steps(journal, rounds) as note:
+    with Steps(journal, rounds) as note, ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
         async with world(journal, folder, seed=seed, fault=fault) as there:
             troubles = [each for each in happening(there, long=True) if each.name in names or not names]
             outcome = await survive(there, troubles, rounds=rounds, note=lambda done: note(_line(done)))
             if not outcome.is_kept:
+                stack.pop_all()  # the folder stays
                 there.keep(folder)
-    if outcome.is_kept:
-        shutil.rmtree(folder)
-    else:
-        (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=1))
-        Console(stderr=True).print(f"What was lost, logs and journal: {folder}")
+                (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=1))
+                Console(stderr=True).print(f"What is broken, logs and journal: {folder}")
     return outcome
 
 
