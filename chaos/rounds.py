@@ -25,7 +25,7 @@ _MOODY = 0.5
 # Deliveries acknowledged before the first round.
 _CALM = 50
 # Seconds, in the end, until nothing is pending: longer than a lease.
-_SETTLED_WITHIN = 120.0
+_SETTLED_WITHIN = 60.0
 
 
 def planned(

@@ -104,7 +104,7 @@ class World:
         if self.cluster is not None:
             (folder / "postgresql.log").write_text(self.cluster.log)
         for file in self.folder.glob("bridge.db*"):
-            if file.parent != folder:
+            if file.is_file() and file.parent != folder:  # no pipe
                 shutil.copy(file, folder)
 
     async def pending(self) -> int:

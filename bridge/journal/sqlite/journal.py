@@ -10,6 +10,7 @@ waits for that.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -33,6 +34,8 @@ __all__ = ["SqliteJournal", "at", "exists", "fault_of", "rehearse", "shown"]
 
 T = TypeVar("T")
 
+# Seconds between two looks, where nothing is due, for what was received in the future.
+_HASTEN_EVERY = 1.0
 # Bytes that are written for a row beside its body, and for a change of it: about, to tell when a checkpoint is due.
 _ROW, _CHANGE = 2_048, 1_024
 
@@ -54,6 +57,7 @@ class SqliteJournal:
         self._commits = GroupCommit(self._write, committed=self._committed, check_open=self._check_open)
         self._written = 0
         self._steps = Steps(wall_clock)
+        self._hasten_from = 0.0
         self._reservation = Reservation(self._path)
         self._closed = False
 
@@ -72,13 +76,15 @@ class SqliteJournal:
         if back := self._steps.back():
             await self._on(self._quick, partial(writes.set_back, by=back, now=_time(now)))
         entries = await self._on(self._quick, claim)
-        if not entries and self._steps.may_lie_ahead():
-            await self._on(self._quick, partial(writes.hasten, now=_time(now)))
-            entries = await self._on(self._quick, claim)
+        if not entries and time.monotonic() >= self._hasten_from:
+            self._hasten_from = time.monotonic() + _HASTEN_EVERY
+            if await self._on(self._quick, partial(writes.hasten, now=_time(now))):
+                entries = await self._on(self._quick, claim)
         return entries
 
     async def settle(self, settlements: Sequence[Settlement], *, now: int | None = None) -> int:
         check(settlements)
+        self._steps.see()
         return await self._tidy(partial(writes.settle, settlements=settlements, now=_time(now))) if settlements else 0
 
     async def recover(self) -> int:
