@@ -70,6 +70,7 @@ def named(*names: str) -> list[Trouble]:
     return found
 
 
+@pytest.mark.timeout(300)  # what does not recover is told of, which takes its time
 @pytest.mark.parametrize("journal", SHORT)
 async def test_nothing_acknowledged_is_lost_whatever_happens(tmp_path: Path, journal: str) -> None:
     async with world(journal, tmp_path, seed=SEED) as there:
