@@ -212,6 +212,23 @@ async def test_when_the_clock_is_set_back_everything_waits_as_long_as_it_was_to(
     }
 
 
+async def test_a_step_ahead_that_only_settling_saw_is_known_when_the_clock_is_set_back(
+    path: Path, make_delivery: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [T0]
+    monkeypatch.setattr("bridge.journal.sqlite.journal.wall_clock", lambda: clock[0])
+    sqlite = SqliteJournal(path)
+    await sqlite.append(make_delivery(received_at=T0))
+    [entry] = await sqlite.claim(1, lease=LEASE)
+    clock[0] = T0 + TWO_HOURS
+    await sqlite.settle([Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=5000)])
+    clock[0] = T0
+    assert not await sqlite.claim(1, lease=LEASE)
+    clock[0] = T0 + 5100
+    assert await sqlite.claim(1, lease=LEASE)
+    await sqlite.close()
+
+
 def test_a_clock_that_is_slowed_or_set_forward_was_not_set_back() -> None:
     clock, steady = [T0], [100.0]
     steps = Steps(lambda: clock[0], steady=lambda: steady[0])
