@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import statistics
 import tempfile
 import time
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from postgres import Cluster
-from processes import descendants, kill
+from processes import descendants
+from processes import send as send_signal
 
 from bench import contents, subjects
 from bench.contents import LEASE
@@ -63,8 +65,7 @@ async def _started(folder: Path, url: str, roots: Sequence[int]) -> Row:
         memory = subjects.subject_of(running, "").memory()  # PostgreSQL's own is its settings'
         await send(subject.load(name="growth warming", count=_SENT // 4, size=_SIZE))
         told = await send(subject.load(name="growth", count=_SENT, size=_SIZE))
-        for pid in (running.pid, *descendants(running.pid)):
-            kill(pid)
+        send_signal(signal.SIGKILL, [running.pid, *descendants(running.pid)])
         await running.wait()
         began = time.monotonic()
         await running.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from postgres import Cluster, free_port
-from processes import command_line, descendants, kill, send
+from processes import command_line, descendants, send
 from service import Service, service, until
 
 from bridge.model import Selection, State
@@ -150,8 +150,7 @@ async def revive(bridge: Service) -> None:
 
 async def slain(bridge: Service) -> None:
     """All its processes at once, as when a machine loses its power; what they share is as a restart finds it."""
-    for pid in everyone(bridge):
-        kill(pid)
+    send(signal.SIGKILL, everyone(bridge))
     await bridge.wait()
 
 

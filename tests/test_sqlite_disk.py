@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -256,3 +257,18 @@ async def test_what_is_finished_makes_nothing_slower(sqlite: SqliteJournal, make
     await finish(await sqlite.claim(2900, now=T0 + 10_000, lease=1))
     behind = [await steps(sqlite, call) for call in calls]
     assert [many < 2 * few + 1000 for few, many in zip(alone, behind, strict=True)] == [True] * len(calls)
+
+
+async def test_what_is_settled_while_it_is_closed_does_not_open_it_again(path: Path, make_delivery: Make) -> None:
+    sqlite = SqliteJournal(path)
+    await sqlite.append(make_delivery("a"))
+    [entry] = await sqlite.claim(1, now=T0, lease=1)
+    sqlite._written = CHECKPOINT_AFTER
+    sqlite._submit(sqlite._quick, lambda: time.sleep(0.2))  # both have to wait for it
+    attempt = Attempt(at=T0, outcome=Outcome.FORWARDED)
+    settlement = Settlement(seq=entry.seq, token=entry.token, state=State.FORWARDED, attempt=attempt)
+    settling = asyncio.create_task(sqlite.settle([settlement]))
+    await asyncio.sleep(0.05)
+    await sqlite.close()
+    assert await settling == 1
+    assert [file.name for file in path.parent.iterdir()] == ["journal.db"]

@@ -156,7 +156,7 @@ class SqliteJournal:
         self._checkpoint_if_due()
 
     def _checkpoint_if_due(self) -> None:
-        if self._written >= CHECKPOINT_AFTER:
+        if self._written >= CHECKPOINT_AFTER and not self._closed:  # closing does one
             self._written = 0
             self._submit(self._quick, self._quick.checkpoint)  # nobody waits for it
 
