@@ -120,14 +120,16 @@ class Sender:
             await self._when_due(began, self._load.rate)
         await self._done
         self.told.began, self.told.seconds = began, time.monotonic() - began
+        if (rate := self._load.rate) is not None:
+            ids = bodies.ids(self._load.count, self._load.name)
+            self.told.due = {id_: began + n / rate for n, id_ in enumerate(ids)}
         for connection in connections:
             connection.close()
         return self.told
 
     async def _when_due(self, began: float, rate: float) -> None:
-        due = [began + n / rate for n in range(self._load.count)]
-        self.told.due = dict(zip(bodies.ids(self._load.count, self._load.name), due, strict=True))
-        for request, since in zip(self._requests, due, strict=True):
+        for n, request in enumerate(self._requests):
+            since = began + n / rate
             if (wait := since - time.monotonic()) > 0:  # by whole milliseconds: what that adds counts as the server's
                 await asyncio.sleep(wait)
             if self._free:

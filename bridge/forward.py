@@ -26,6 +26,8 @@ _TRANSFORMING = _SENDING = 20.0
 _MARGIN = 10.0
 # Entries a claim: enough that a backlog goes out in large batches, few enough that four claims fit in memory.
 _CLAIM, _AT_ONCE = 200, 4
+# Where so many have come since the last claim, more will in so many seconds, and all of them cost little more than these.
+_SEVERAL, _GATHERING = 6, 0.01
 # Entries waiting to be tried alone, each for up to its time limit: no more than a lease has room for.
 _SUSPECTS = 6
 # How long all of a kind are tried alone, after one of them took its worker down: ms.
@@ -57,14 +59,10 @@ class Forwarder:
 
         `unable` is called with the reason while no worker can be started, and with an empty one when that is over.
         """
-        self._journal = journal
-        self._sender = sender
-        self._company = company
-        self._alone = alone
-        self._metrics = metrics
+        self._journal, self._sender = journal, sender
+        self._company, self._alone = company, alone
         self._unable, self._unable_because = unable, ""
-        self._clock = clock
-        self._dice = dice
+        self._metrics, self._clock, self._dice = metrics, clock, dice
         # One delivery may use up its time and still leave some to those behind it.
         self._transforming = max(_TRANSFORMING, 2 * (time_limit + 2))
         self._holding = max(self._transforming + _SENDING, _SUSPECTS * (time_limit + 2))
@@ -92,6 +90,8 @@ class Forwarder:
                 self._slots.release()
                 continue
             self._start(self._forward(entries)).add_done_callback(lambda _: self._slots.release())
+            if _SEVERAL <= len(entries) < _CLAIM:
+                await self._pause(asyncio.sleep(_GATHERING))
         if self._tasks:  # what waits for the Event API to come back would wait in vain
             await asyncio.wait(self._tasks, timeout=0 if self._sender.is_shut else grace)
         left = tuple(self._tasks)

@@ -107,7 +107,7 @@ class Bench:
 async def bench(
     tmp_path: Path, *, time_limit: float = 0.3, clock: Callable[[], int] = wall_clock, **limits: int
 ) -> AsyncIterator[Bench]:
-    (tmp_path / "transforms").mkdir(exist_ok=True)
+    (tmp_path / "transforms").mkdir(parents=True, exist_ok=True)
     (tmp_path / "transforms" / "stripe.py").write_text(TRANSFORM)
     settings = WorkerSettings(directories=(tmp_path / "transforms",), max_event_bytes=100_000, time_limit=time_limit)
     stand_in, metrics = StandIn(), Metrics()

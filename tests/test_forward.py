@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from forwarding import bench, delivery, finished
+from forwarding import Bench, bench, delivery, finished
 
 from bridge import retry
 from bridge.clock import wall_clock
-from bridge.model import Outcome, State
+from bridge.model import Entry, Outcome, State
 from bridge.stand_in import Refuse
 
 
@@ -103,6 +105,33 @@ async def test_a_replay_sends_the_same_ids_with_another_seed_and_new_ids_where_a
         assert ids == ["stripe/customer.created:evt_0"] * 2 + ["stripe/customer.created:evt_0::r1"]
         seeds = {request.headers["x-inngest-event-id-seed"] for request in b.stand_in.requests}
         assert len(seeds) == 3
+
+
+async def _pauses(b: Bench, monkeypatch: pytest.MonkeyPatch, *, each: int) -> list[float]:
+    """Seconds the forwarder leaves between claims, when each of them finds so many."""
+    claim, now, pauses = b.store.claim, asyncio.get_running_loop().time, list[float]()
+    came, returned = itertools.count(), 0.0
+
+    async def claiming(limit: int, *, lease: int) -> Sequence[Entry]:
+        nonlocal returned
+        pauses.append(now() - returned)
+        await asyncio.gather(*(b.store.append(delivery(next(came))) for _ in range(each)))
+        found = await claim(limit, lease=lease)
+        returned = now()
+        return found
+
+    monkeypatch.setattr(b.store, "claim", claiming)
+    await b.until(lambda _: len(pauses) >= 4)
+    return pauses[1:4]
+
+
+async def test_where_several_come_at_a_time_more_are_waited_for_and_where_few_do_they_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as b:
+        assert min(await _pauses(b, monkeypatch, each=12)) >= 0.009
+    async with bench(tmp_path / "few") as b:
+        assert min(await _pauses(b, monkeypatch, each=2)) < 0.009
 
 
 async def test_a_forwarder_that_was_killed_leaves_nothing_behind_for_long(tmp_path: Path) -> None:
