@@ -31,7 +31,8 @@ _JOURNALS = ("sqlite", "postgresql")
 
 
 @click.command(
-    epilog="\b\nExamples:\n  make chaos ROUNDS=20 SEED=7\n  python -m chaos --journal sqlite --trouble 'power cut' --rounds 20"
+    epilog="\b\nExamples:\n  make chaos ROUNDS=20 SEED=7\n"
+    "  PYTHONPATH=tests .venv/bin/python -m chaos --journal sqlite --trouble 'writer SIGKILL' --rounds 20"
 )
 @click.option("--rounds", default=200, show_default=True, help="Troubles, one after the other, on each journal.")
 @click.option(
@@ -58,13 +59,14 @@ def main(
     into: Path | None,
 ) -> None:
     """Run `bridge serve` under load on a journal on its own disk; kill, stop and starve it; count what was acknowledged and
-    did not arrive. Ctrl-C ends the rounds and tells of those there were. Exit status 1: the promise was broken.
+    did not arrive. Ctrl-C ends it after the trouble there is, and tells of the rounds there were. Exit status 1: the promise
+    was broken.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     console = Console(stderr=True)
     console.print(f"Seed {seed}: the same troubles again with SEED={seed}")
     outcomes = []
-    for journal in journals or _JOURNALS:
+    for journal in journals or _concerned(names):
         outcomes.append(asyncio.run(_run(journal, names, rounds=rounds, seed=seed, fault=fault or "")))
         if len(outcomes[-1].rounds) < rounds:
             break
@@ -73,7 +75,7 @@ def main(
         Console().print(Markdown(text))
     else:
         print(text)  # noqa: T201 - what it is for
-    if into is not None:
+    if into is not None and min(len(outcome.rounds) for outcome in outcomes) == rounds:
         files = report.write(machine(), outcomes, into)
         console.print(f"Written: {', '.join(map(str, files))}", style="dim")
     if not all(outcome.is_kept for outcome in outcomes):
@@ -87,13 +89,33 @@ async def _run(journal: str, names: Sequence[str], *, rounds: int, seed: int, fa
         stack.callback(shutil.rmtree, folder)
         async with world(journal, folder, seed=seed, fault=fault) as there:
             troubles = [each for each in happening(there, long=True) if each.name in names or not names]
+            if not troubles:
+                raise click.ClickException(
+                    f"here, and to a journal of this kind, none of these can happen: {_listed(names)}"
+                )
+            if absent := there.absent:
+                _say(f"Not tried, because no disk can be mounted here, which takes root: {_listed(absent)}")
             outcome = await survive(there, troubles, rounds=rounds, note=lambda done: note(_line(done)))
             if not outcome.is_kept:
                 stack.pop_all()  # the folder stays
                 there.keep(folder)
                 (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=1))
-                Console(stderr=True).print(f"What is broken, logs and journal: {folder}")
+                _say(f"What is broken, with logs, and the journal where it is SQLite's: {folder}")
     return outcome
+
+
+def _concerned(names: Sequence[str]) -> Sequence[str]:
+    """The journals to which all of them can happen, so far as one knows before."""
+    only = {trouble.journal for trouble in TROUBLES if trouble.name in names and trouble.journal}
+    return sorted(only) or _JOURNALS
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 def _end_on(*numbers: signal.Signals) -> None:

@@ -31,6 +31,8 @@ class Ledger:
     """What arrived with another name, or other data."""
     waiting: set[str] = field(default_factory=set)
     """Acknowledged, and not arrived yet."""
+    refused: int = 0
+    """Requests that were answered something else, or nothing."""
     answered: dict[str, float] = field(default_factory=dict)
     """By bridge: when the last request it answered 2xx was begun, by the monotonic clock."""
 

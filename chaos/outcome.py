@@ -13,8 +13,10 @@ class Round:
     mood: str
     """What the Event API did meanwhile. Empty: it answered."""
     recovery: float | None
-    """Seconds from the end of it until every bridge acknowledged again, and all that was acknowledged by then had arrived.
-    None: it did not come to that."""
+    """Seconds from the end of the harm, before anything is started again, until every bridge acknowledged again, and all that was
+    acknowledged by then had arrived. None: it did not come to that."""
+    refused: int = 0
+    """Requests in it that were not answered 2xx."""
     why: str = ""
     """What kept it from that."""
 
@@ -45,6 +47,7 @@ class Outcome:
     more_than_once: int
     dead: int
     pending: int
+    """Less than 0: the journal could not be asked, so what became of the deliveries in it is not known either."""
     lost: Sequence[str]
     """Acknowledged and never arrived, or settled as forwarded and never arrived, or at fault and not dead."""
     changed: Sequence[str]

@@ -33,7 +33,7 @@ def _totals(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "sent", f"{outcome.sent:,}"
     yield "answered 2xx", f"{outcome.acknowledged:,}"
     yield "arrived, of those", f"{outcome.arrived:,}"
-    yield "**lost**", f"**{len(outcome.lost):,}**"
+    yield "**lost**", f"**{len(outcome.lost):,}**" if outcome.pending >= 0 else "not known"
     yield "arrived more than once", f"{outcome.more_than_once:,}"
     yield "**ids that changed**", f"**{len(outcome.changed):,}**"
     yield "other content than was sent", f"{len(outcome.altered):,}"
@@ -41,7 +41,8 @@ def _totals(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "dead otherwise", f"{len(outcome.dead_without_fault):,}"
     yield "arrived though the answer was lost", f"{outcome.unacknowledged:,}"
     yield "given up by the provider, unanswered", f"{outcome.given_up:,}"
-    yield "still pending at the end", f"{outcome.pending:,}"
+    yield "still pending at the end", f"{outcome.pending:,}" if outcome.pending >= 0 else "not known"
+    yield "requests not answered 2xx", f"{sum(each.refused for each in outcome.rounds):,}"
     longest = outcome.longest
     yield "longest time to recover", "-" if longest is None else f"{longest.recovery:.1f} s ({longest.what})"
     failed = [f"{each.what}: {each.why}" for each in outcome.rounds if each.recovery is None]
@@ -84,11 +85,11 @@ def write(machine: Mapping[str, Any], outcomes: Sequence[Outcome], into: Path) -
     raw = {"machine": machine, "outcomes": [asdict(outcome) for outcome in outcomes]}
     (into / "outcomes.json").write_text(json.dumps(raw, indent=1) + "\n")
     plot = _plot(outcomes, into / "recovery.svg")
-    (into / "README.md").write_text(_page(machine, outcomes, plot.name))
+    (into / "README.md").write_text(page(machine, outcomes, plot.name))
     return [into / "outcomes.json", into / "README.md", plot]
 
 
-def _page(machine: Mapping[str, Any], outcomes: Sequence[Outcome], plot: str) -> str:
+def page(machine: Mapping[str, Any], outcomes: Sequence[Outcome], plot: str) -> str:
     rounds = max(len(outcome.rounds) for outcome in outcomes)
     made = (
         f"{machine['date']}, {machine['cores']} cores of {machine['processor']}, {machine['system']}:"

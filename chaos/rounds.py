@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service import until
 
@@ -36,7 +36,8 @@ def planned(
     bag = _shuffled([each for each in troubles for _ in range(each.weight)], dice)
     gloom = _shuffled(moods, dice)
     for trouble in itertools.islice(bag, rounds):
-        yield trouble, next(gloom) if trouble is ALONE or dice.random() < moody else ""
+        moody_now = trouble is ALONE or (dice.random() < moody and not trouble.is_long)  # which needs one of its own
+        yield trouble, next(gloom) if moody_now else ""
 
 
 def _shuffled(things: Sequence[T], dice: Random) -> Iterator[T]:
@@ -85,22 +86,36 @@ def _until_interrupted() -> Iterator[None]:
 
 async def _round(world: World, trouble: Trouble, mood: str, *, patience: float) -> Round:
     """Whatever goes wrong in it is what came of it: those before it are not to be lost."""
-    recovery, why = None, ""
+    recovery, why, refused = None, "", world.ledger.refused
     try:
         await world.pause(0.1, 1.0)
+        world.over = 0.0
         async with MOODS[mood](world) if mood else nullcontext():
             if mood:
                 await world.pause(0, 1)  # some of what waits is there when it strikes
-            await trouble.befall(world)
+            await _wholly(trouble.befall(world))
+        if mood or not world.over:
+            world.is_over()
         recovery = await _recovered(world, patience=patience)
     except Exception as error:  # noqa: BLE001 - as above
         why = f"{type(error).__name__} {error}"[:500].strip()
-    return Round(trouble=trouble.name, mood=mood, recovery=recovery, why=why)
+    refused = world.ledger.refused - refused
+    return Round(trouble=trouble.name, mood=mood, recovery=recovery, refused=refused, why=why)
+
+
+async def _wholly(trouble: Coroutine[Any, Any, None]) -> None:
+    """Also where Ctrl-C ends the run: or what is counted then would be what a bridge can't mend."""
+    befalling = asyncio.create_task(trouble)
+    try:
+        await asyncio.shield(befalling)
+    except asyncio.CancelledError:
+        await befalling
+        raise
 
 
 async def _recovered(world: World, *, patience: float) -> float:
     """Seconds until it was. Raises TimeoutError."""
-    over, ledger, names = now(), world.ledger, list(world.targets)
+    over, ledger, names = world.over, world.ledger, list(world.targets)
     async with asyncio.timeout(patience):
         await until(lambda: ledger.have_answered(names, since=over), patience=patience)
         owed = set(ledger.waiting)
@@ -142,5 +157,5 @@ async def _reckoned(world: World, senders: Senders, done: list[Round], *, second
         changed=sorted(ledger.changed),
         altered=sorted(ledger.altered),
         dead_without_fault=sorted(dead - ledger.at_fault),
-        absent=() if world.disk is not None else ("power cut", "disk full"),
+        absent=world.absent,
     )

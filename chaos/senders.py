@@ -157,7 +157,9 @@ class Senders:
             self._ledger.acknowledge(trying.id, bridge=name, began=began)
             if self._dice.randrange(_AGAIN) == 0:
                 self._wait(trying, 0.1)
-        elif status == 429 and began - trying.first < habit.throttled_for:  # noqa: PLR2004 - Too Many Requests
+            return
+        self._ledger.refused += 1
+        if status == 429 and began - trying.first < habit.throttled_for:  # noqa: PLR2004 - Too Many Requests
             self._wait(trying, habit.throttled)
         elif trying.times <= len(habit.pauses):
             self._wait(trying, habit.pauses[trying.times - 1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,18 +13,21 @@ from typing import Any
 
 from postgres import Cluster
 from processes import descendants, kill, send
-from service import until
+from service import Service, until
 
 from bridge.forward import Forwarder
 from bridge.settings import Settings
 from bridge.stand_in import EMPTY, PAGE, Behaviour, CutOff, Hang, Refuse, Reset, Short
 from chaos.world import ANSWER_WITHIN, World, everyone, frozen, present, revive, slain
 
+# Seconds until a disk without room has to have refused something.
+_FULL_WITHIN = 30.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
     name: str
-    befall: Callable[[World], Awaitable[None]]
+    befall: Callable[[World], Coroutine[Any, Any, None]]
     weight: int = 1
     """How often it comes in a round of all of them."""
     journal: str = ""
@@ -46,6 +49,7 @@ async def _supervisor_killed(world: World) -> None:
     victim = world.victim()
     await victim.kill()
     await world.pause(0, 0.5)
+    world.is_over()
     await revive(victim)
 
 
@@ -53,6 +57,7 @@ async def _all_killed(world: World) -> None:
     victim = world.victim()
     await slain(victim)
     await world.pause(0, 0.5)
+    world.is_over()
     await revive(victim)
 
 
@@ -60,6 +65,7 @@ async def _terminated(world: World) -> None:
     victim = world.victim()
     await victim.stop(signal.SIGTERM)
     await world.pause(0, 0.5)
+    world.is_over()
     await revive(victim)
 
 
@@ -109,6 +115,7 @@ async def _power_cut(world: World) -> None:
     else:
         _kill_postgresql(world.cluster)
     disk.cut_power()
+    world.is_over()
     await asyncio.to_thread(disk.unmount)
     await asyncio.to_thread(disk.mount)
     if world.cluster is None:
@@ -120,24 +127,34 @@ async def _power_cut(world: World) -> None:
 async def _disk_full(world: World) -> None:
     disk = world.disk
     assert disk is not None  # noqa: S101 - as above
+    refused = world.ledger.refused
     await asyncio.to_thread(disk.fill)
-    await world.pause(2, 5)
+    await until(lambda: world.ledger.refused > refused, patience=_FULL_WITHIN)
+    await world.pause(1, 4)
     disk.make_room()
+    world.is_over()
     if world.cluster is not None and not world.cluster.is_running:  # without room for its log it gives up itself
         await asyncio.to_thread(world.cluster.start)
 
 
 async def _files_full(world: World) -> None:
     """No file may grow any more: what can be had of a full disk without being root."""
-    bridge = world.bridges[0]
+    bridge, refused = world.bridges[0], world.ledger.refused
     log = (world.folder / "bridge.db-wal").stat().st_size
     soft, hard = resource.prlimit(bridge.pid, resource.RLIMIT_FSIZE)
-    for limit in (log, soft):
-        for pid in everyone(bridge):  # also those that were born meanwhile
-            with suppress(ProcessLookupError):
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, hard))
-        if limit != soft:
-            await world.pause(2, 5)
+    try:
+        _limit(bridge, (log, hard))
+        await until(lambda: world.ledger.refused > refused, patience=_FULL_WITHIN)
+        await world.pause(1, 4)
+    finally:
+        _limit(bridge, (soft, hard))
+
+
+def _limit(bridge: Service, size: tuple[int, int]) -> None:
+    """Of all processes it has now."""
+    for pid in everyone(bridge):
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, size)
 
 
 async def _clock_moved(world: World, seconds: float) -> None:
@@ -151,6 +168,7 @@ async def _postgresql_killed(world: World) -> None:
     cluster = _cluster(world)
     _kill_postgresql(cluster)
     await world.pause(0, 1)
+    world.is_over()
     await asyncio.to_thread(cluster.start)
 
 
@@ -159,10 +177,12 @@ async def _postgresql_backend_killed(world: World) -> None:
     kill(world.dice.choice(descendants(_cluster(world).pid)))
     await world.pause(0.5, 1)
     if not _cluster(world).is_running:
+        world.is_over()
         await asyncio.to_thread(_cluster(world).start)
 
 
 async def _postgresql_restarted(world: World) -> None:
+    world.is_over()
     await asyncio.to_thread(_cluster(world).restart)
 
 
@@ -181,7 +201,7 @@ def _kill_postgresql(cluster: Cluster) -> None:
     cluster.stop()
 
 
-def _each(verb: str, befall: Callable[..., Awaitable[None]], *names: str, weight: int = 1) -> list[Trouble]:
+def _each(verb: str, befall: Callable[..., Coroutine[Any, Any, None]], *names: str, weight: int = 1) -> list[Trouble]:
     return [
         Trouble(
             name=f"{name} {verb}",
@@ -255,6 +275,7 @@ MOODS: dict[str, Callable[[World], AbstractAsyncContextManager[None]]] = {
     "Event API 200, a page": partial(_misbehaving, PAGE),
     "Event API 200, empty": partial(_misbehaving, EMPTY),
     "Event API 200, too few ids": partial(_misbehaving, Short()),
+    "Event API 200, too few taken": partial(_misbehaving, Short(taking=False)),
 }
 
 

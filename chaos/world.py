@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from bridge.model import Selection, State
 from bridge.stand_in import StandIn
 from chaos.clock import Clock
 from chaos.disk import Disk
-from chaos.ledger import Ledger
+from chaos.ledger import Ledger, now
 from chaos.senders import HABITS, UNWANTED, expected
 
 _ROOT = Path(__file__).parent.parent
@@ -57,11 +57,22 @@ class World:
     """Another in each round, so that what happens in it does not hang on how long the last ones took."""
     folder: Path
     """Where a journal in SQLite is."""
+    over: float = 0.0
+    """When the harm of this round had an end, and what it broke began to be started again."""
 
     @property
     def targets(self) -> Mapping[str, str]:
         """The public URL of each bridge, by its name."""
         return {each.folder.name: f"http://127.0.0.1:{each.environment['BRIDGE_PORT']}" for each in self.bridges}
+
+    @property
+    def absent(self) -> Sequence[str]:
+        """What can't be tried here."""
+        return () if self.disk is not None else ("power cut", "disk full")
+
+    def is_over(self) -> None:
+        """The harm is."""
+        self.over = now()
 
     def victim(self) -> Service:
         """One of the bridges."""

@@ -80,6 +80,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
+                start_new_session=True,  # a terminal's Ctrl-C is not for it
                 preexec_fn=partial(die_with_parent, signal.SIGQUIT),  # noqa: PLW1509 - it calls the kernel and nothing else
             )
         atexit.register(self.stop, signal.SIGKILL)

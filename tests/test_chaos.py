@@ -4,21 +4,24 @@ for some rounds; `make chaos` goes on for hundreds.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from click.testing import CliRunner
 
 from chaos import report
+from chaos.__main__ import main
 from chaos.disk import Disk
 from chaos.ledger import Ledger
 from chaos.outcome import Outcome, Round
-from chaos.rounds import planned, survive
+from chaos.rounds import _wholly, planned, survive
 from chaos.senders import HABITS, Habit, expected
 from chaos.troubles import ALONE, MOODS, TROUBLES, Trouble
 from chaos.world import world
@@ -77,6 +80,8 @@ async def test_nothing_acknowledged_is_lost_whatever_happens(tmp_path: Path, jou
         troubles = [each for each in named(*SHORT[journal]) if there.disk is not None or not each.needs_disk]
         outcome = await survive(there, troubles, rounds=len(troubles))
     assert outcome.is_kept, outcome
+    refused = {each.name for each in outcome.rounds if each.refused}
+    assert refused >= {"supervisor SIGKILL", *({"disk full", "power cut"} if there.disk is not None else ())}
     assert not (outcome.lost or outcome.changed or outcome.altered or outcome.dead_without_fault or outcome.pending)
     assert len(outcome.rounds) == len(troubles)
     assert outcome.acknowledged > 1000 and outcome.dead > 0
@@ -125,6 +130,35 @@ def test_a_seed_gives_the_same_troubles_and_each_as_often_as_it_weighs() -> None
     troubles = [trouble for trouble, _ in plan]
     assert all(troubles.count(trouble) == trouble.weight for trouble in TROUBLES)
     assert {mood for trouble, mood in plan if trouble is ALONE}.isdisjoint({""})
+    assert {mood for trouble, mood in plan if trouble.is_long} == {""}  # it has the Event API hang by itself
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--journal", "postgresql", "--trouble", "writer SIGKILL"), "none of these can happen: writer SIGKILL"),
+        (("--trouble", "lightning"), "'lightning' is not one of 'receiver SIGKILL'"),
+    ],
+    ids=["nowhere", "unknown"],
+)
+def test_a_trouble_that_cannot_happen_is_refused(options: Sequence[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["--rounds", "1", *options])
+    assert result.exit_code and said in result.output
+
+
+async def test_a_trouble_that_has_begun_is_gone_through_with_when_the_run_is_to_end() -> None:
+    done: list[str] = []
+
+    async def trouble() -> None:
+        await asyncio.sleep(0.1)
+        done.append("all of it")
+
+    running = asyncio.create_task(_wholly(trouble()))
+    await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert done == ["all of it"]
 
 
 def event(id_: str, **other: Any) -> dict[str, Any]:
@@ -199,3 +233,9 @@ def test_what_was_found_is_told_in_a_table_a_plot_and_raw(tmp_path: Path) -> Non
         assert line in page
     assert "<svg" in (tmp_path / "recovery.svg").read_text()
     assert json.loads((tmp_path / "outcomes.json").read_text())["outcomes"][0]["lost"] == ["evt_1", "evt_2"]
+
+
+def test_where_the_journal_could_not_be_asked_nothing_is_said_of_what_is_in_it() -> None:
+    unknown = outcome(pending=-1)
+    assert not unknown.is_kept
+    assert "| **lost** | not known |" in report.totals([unknown])

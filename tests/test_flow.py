@@ -92,6 +92,7 @@ FAULTS: dict[str, Behaviour] = {
     "a page": PAGE,
     "nothing": EMPTY,
     "fewer ids than events": Short(),
+    "fewer ids, and not all accepted": Short(taking=False),
     "a reset before it accepted": Reset(),
     "a reset after it accepted": Reset(accepting=True),
     "half an answer": CutOff(),

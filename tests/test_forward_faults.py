@@ -30,6 +30,7 @@ from bridge.stand_in import PAGE, Behaviour, CutOff, Hang, Refuse, Reset, Short
         Reset(accepting=True),
         CutOff(),
         Short(),
+        Short(taking=False),
         PAGE,
         Refuse(status=303, headers={"Location": "/e"}),
         Refuse(status=401, body='{"status":401,"message":"","error":"Event key not found"}'),

@@ -197,10 +197,15 @@ async def test_it_can_refuse_an_event_by_its_name_for_good(api: StandIn, client:
 
 
 @pytest.mark.parametrize(("by", "left"), [(0, 3), (2, 1), (9, 0)])
-async def test_it_can_leave_out_ids_it_gave(by: int, left: int, api: StandIn, client: aiohttp.ClientSession) -> None:
+async def test_it_can_leave_out_ids_and_the_events_they_are_for(
+    by: int, left: int, api: StandIn, client: aiohttp.ClientSession
+) -> None:
     api.misbehave = [Short(by=by)]
     status, body = await post(client, api, {"name": "a"}, {"name": "b"}, {"name": "c"})
     assert (status, len(body["ids"]), api.accepted) == (200, left, 3)
+    api.misbehave = [Short(by=by, taking=False)]
+    status, body = await post(client, api, {"name": "a"}, {"name": "b"}, {"name": "c"})
+    assert (status, len(body["ids"]), api.accepted) == (200, left, 3 + left)
 
 
 @pytest.mark.parametrize(

@@ -52,14 +52,15 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """Accepts the events, answers half, then drops the connection."""
+    """Accepts the events, and resets the connection in the midst of its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Short:
-    """Accepts the events, and leaves out the last so many of their ids."""
+    """Answers 200 and leaves out the last so many ids; not `taking`: it has not accepted those events either."""
 
     by: int = 1
+    taking: bool = True
 
 
 Behaviour: TypeAlias = Refuse | Hang | Reset | CutOff | Short
@@ -166,8 +167,9 @@ class StandIn:
                 if isinstance(behaviour, Hang):
                     await self._never.wait()  # until the handler is cancelled
                 return _dropped(request)
-        answer = await self._accept(body, request.headers.get("x-inngest-event-id-seed", ""))
-        if isinstance(behaviour, Short):
+        left = behaviour.by if isinstance(behaviour, Short) and not behaviour.taking else 0
+        answer = await self._accept(body, request.headers.get("x-inngest-event-id-seed", ""), left)
+        if isinstance(behaviour, Short) and behaviour.taking:
             del answer["ids"][max(len(answer["ids"]) - behaviour.by, 0) :]
         await self._note(request, path, body, 0 if isinstance(behaviour, Reset | CutOff) else answer["status"])
         match behaviour:
@@ -177,8 +179,10 @@ class StandIn:
                 return await _halved(request, _line(answer))
         return _say(answer["status"], _line(answer))
 
-    async def _accept(self, body: bytes, seed: str) -> dict[str, Any]:
+    async def _accept(self, body: bytes, seed: str, left: int = 0) -> dict[str, Any]:
+        """All but the last so many events of the body."""
         intake = take(body)
+        del intake.events[max(len(intake.events) - left, 0) :]
         for place, event in enumerate(intake.events):
             if error := self.unwanted.get(event["name"]):
                 intake = Intake(events=intake.events[:place], error=error)
@@ -193,7 +197,7 @@ class StandIn:
         if self._on_event is not None:
             for event in intake.events:
                 self._on_event(event)
-        answer = {"ids": ids or [""], "status": 400 if intake.error else 200}
+        answer = {"ids": ids or ([] if left else [""]), "status": 400 if intake.error else 200}
         return answer | ({"error": intake.error} if intake.error else {})
 
     async def _note(self, request: web.BaseRequest, path: str, body: bytes, status: int) -> None:
@@ -217,8 +221,8 @@ async def _halved(request: web.BaseRequest, text: str) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": str(len(text)), "Content-Type": _TEXT})
     await response.prepare(request)
     await response.write(text[: len(text) // 2].encode())
-    if request.transport is not None:
-        request.transport.close()
+    await asyncio.sleep(0.01)  # or the reset would overtake it
+    _dropped(request)
     return response
 
 
