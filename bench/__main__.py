@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,15 +17,18 @@ from rich.table import Table
 from bench import growth, latency, plots, report, subjects, throughput
 from bench import purge as purging
 from bench import replicas as replicating
-from bench.rows import Row, machine
+from bench.rows import Row, disk, machine
 from bench.steps import Steps
 
+_IN_MEMORY = {"tmpfs", "ramfs"}
 _RESULTS = Path(__file__).parents[1] / "docs" / "bench"
 # Into a pipe nothing is cut off.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
-@click.group()
+@click.group(
+    epilog="\b\nExamples:\n  make bench\n  PYTHONPATH=tests .venv/bin/python -m bench measure --rounds 1 --into /tmp/figures"
+)
 def main() -> None:
     """Measure. A machine with nothing else to do gives steadier figures."""
 
@@ -36,9 +40,17 @@ def main() -> None:
 @click.option("--into", type=click.Path(path_type=Path), default=_RESULTS, help="Where the results are written.")
 def measure(*, rounds: int, settled: int, pending: int, into: Path) -> None:
     """The bridge beside what one would use instead, on both journals, and with much in them."""
-    found = asyncio.run(_measure(rounds=rounds, settled=settled, pending=pending))
-    into.mkdir(parents=True, exist_ok=True)
-    (into / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
+    if disk()["file_system"] in _IN_MEMORY:
+        _say(f"{tempfile.gettempdir()} is in memory, where nothing is ever synced: name another by TMPDIR")
+    rows: list[Row] = []
+    try:
+        found = asyncio.run(_measure(rows, rounds=rounds, settled=settled, pending=pending))
+    except BaseException:
+        _say(
+            f"It ended early. What was measured: {_kept(machine(), rows, Path(tempfile.mkdtemp(prefix='bridge-bench-')))}"
+        )
+        raise
+    _kept(found, rows, into)
     _report(into)
 
 
@@ -70,15 +82,28 @@ def purge(*, seconds: int, rate: int) -> None:
     console.print(table)
 
 
-async def _measure(*, rounds: int, settled: int, pending: int) -> Row:
-    steps = throughput.steps(rounds) + latency.steps() + growth.steps()
+async def _measure(rows: list[Row], *, rounds: int, settled: int, pending: int) -> Row:
+    """Adds rows as they are measured; the machine."""
+    steps = throughput.steps(rounds) + latency.steps(rounds) + growth.steps()
     async with subjects.postgresql() as cluster:
         with Steps("Measuring", steps) as note:
-            rows = await throughput.throughput(cluster, rounds=rounds, note=note)
-            rows += await latency.latency(cluster, rows, note=note)
-            rows += await latency.disk(cluster, note=note)
+            rows += await throughput.throughput(cluster, rounds=rounds, note=note)
+            rows += await latency.latency(cluster, rows, rounds=rounds, note=note)
+            rows += await latency.stored(cluster, note=note)
             rows += await growth.growth(cluster, settled=settled, pending=pending, note=note)
-        return {"machine": machine(postgresql=cluster.version), "rows": rows}
+        return machine(postgresql=cluster.version)
+
+
+def _kept(found: Row, rows: Sequence[Row], into: Path) -> Path:
+    """The file with the raw figures."""
+    into.mkdir(parents=True, exist_ok=True)
+    file = into / "figures.json"
+    file.write_text(json.dumps({"machine": found, "rows": rows}, indent=1) + "\n")
+    return file
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 async def _replicas(*, rounds: int, backlog: int) -> list[Row]:
@@ -105,4 +130,5 @@ def _names(paths: Sequence[Path]) -> str:
     return ", ".join(str(path) for path in paths)
 
 
-main()
+if __name__ == "__main__":
+    main()

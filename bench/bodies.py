@@ -71,13 +71,13 @@ def _line(number: int) -> dict[str, object]:
 
 def ids(count: int, name: str, *, random: bool = False) -> list[str]:
     """As Stripe's: a time, then the account, then what is random; so that those of a moment lie side by side in an index.
-    `random`: all of it, as a UUID is. The same for the same name.
+    `random`: all of it, as a UUID is. The same for the same name; no two are equal.
     """
     found = [hashlib.sha256(f"{name}:{n}".encode()).hexdigest() for n in range(count)]
     if random:
         return [f"evt_{each[:24]}" for each in found]
     start = int(found[0][-8:], 16) if found else 0
-    return [f"evt_1{_base36(start + n // 5000)}2eZvKYlo2C{each[:8]}" for n, each in enumerate(found)]
+    return [f"evt_1{_base36(start + n // 5000)}2eZvKYlo2C{each[:4]}{n % 5000:04x}" for n, each in enumerate(found)]
 
 
 def _base36(number: int) -> str:

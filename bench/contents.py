@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -72,6 +73,7 @@ async def stock(url: str, *, settled: int = 0, pending: int = 0) -> None:
     await store.close()
     write = _stock_sqlite if url.startswith("sqlite") else _stock_postgresql
     await asyncio.to_thread(write, url, settled, pending)
+    os.sync()  # or the disk would be busy with it while something else is measured
 
 
 _SETTLED_IN_SQLITE = """
@@ -137,7 +139,9 @@ _PENDING_IN_POSTGRESQL = """
     SELECT setval('bridge_seq', {last});
     UPDATE bridge_tally SET pending = {count} WHERE slot = 1;
 """
-_ANALYZE = "ANALYZE bridge_delivery, bridge_content, bridge_pending, bridge_finished, bridge_attempt"
+_VACUUM = (
+    "VACUUM (ANALYZE) bridge_delivery, bridge_content, bridge_pending, bridge_finished, bridge_attempt, bridge_tally"
+)
 
 
 def _stock_postgresql(url: str, settled: int, pending: int) -> None:
@@ -151,7 +155,8 @@ def _stock_postgresql(url: str, settled: int, pending: int) -> None:
             t = wall_clock() - settled - pending
             statement = _PENDING_IN_POSTGRESQL.format(**span, t=t, headers=_HEADERS, **_pending_body())
             connection.execute(statement.encode())
-        connection.execute(_ANALYZE)
+        connection.execute(_VACUUM)  # as it is when so many have come one by one
+        connection.execute("CHECKPOINT")
 
 
 def _pending_body() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""How long it takes at a steady rate, and what a bridge costs: memory, and bytes on the disk."""
+"""How long it takes at a steady rate, and what a delivery costs on the disk."""
 
 from __future__ import annotations
 
@@ -6,57 +6,55 @@ import asyncio
 import sqlite3
 import statistics
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import psycopg
 from postgres import Cluster
 
-from bench import bodies
+from bench.bodies import SIZES
 from bench.load import send
 from bench.rows import Note, Row, median
-from bench.sink import sink
-from bench.throughput import JOURNALS, new_bridge
+from bench.sink import Sink, sink
+from bench.subjects import Subject
+from bench.throughput import JOURNALS, new_bridge, new_bridges
 
 RATES = (100, 500, 2_000)
-SPAN = 10.0
-# Seconds until a service that has started has come to rest.
-_REST = 5.0
+SPAN = 5.0
 # Deliveries that are enough to tell how much a database has grown.
 _STORED = {700: 20_000, 4_000: 10_000, 60_000: 1_000}
 
 
-async def latency(cluster: Cluster, acknowledged: Sequence[Row], *, note: Note) -> list[Row]:
-    """Rows `memory` and `at a rate`, by subject and rate: from when a webhook is due until it is answered, and until its event
-    is at the Event API. `acknowledged`: of which half is a rate too.
+async def latency(cluster: Cluster, acknowledged: Sequence[Row], *, rounds: int, note: Note) -> list[Row]:
+    """Rows `at a rate`, by subject, rate and round: from when a webhook is due until it is answered, and until its event is at
+    the Event API. `acknowledged`: of which half is a rate too.
     """
     rows: list[Row] = []
-    async with sink() as taking:
-        for kind, name in JOURNALS.items():
-            async with new_bridge(name, kind, cluster, taking) as (subject, _):
-                await asyncio.sleep(_REST)
-                rows.append({"figure": "memory", "subject": name, "pending": 0, **subject.memory()})
-                top = median(acknowledged, "rate", figure="acknowledged", subject=name, size=bodies.SIZES["0.7 KB"])
+    async with AsyncExitStack() as stack:
+        taking = await stack.enter_async_context(sink())
+        bridges = [subject async for subject in new_bridges(stack, cluster, taking)]
+        for number in range(rounds):
+            for subject in bridges:
+                top = median(acknowledged, "rate", figure="acknowledged", subject=subject.name, size=SIZES["0.7 KB"])
                 half = round((top or 0) / 2)
                 for rate in filter(None, (*RATES, half)):
-                    load = subject.load(name=f"at {rate}", count=round(rate * SPAN), size=700, rate=float(rate))
-                    told = await send(load)
-                    arrived = await taking.arrivals(load.count)
-                    took = [arrived[id_] - due for id_, due in told["due"].items()]
-                    found = {"ack_p50": told["p50"], "ack_p99": told["p99"], **_cuts(took)}
-                    rows.append(
-                        {"figure": "at a rate", "subject": name, "rate": rate, "is_half": rate == half, **found}
-                    )
-                    note(f"{name}, {rate:,}/s")
+                    found = await at_rate(rate, subject, taking, f"{number}")
+                    of = {"subject": subject.name, "rate": rate, "is_half": rate == half, "round": number}
+                    rows.append({"figure": "at a rate", **of, **found})
+                    note(f"{subject.name}, {rate:,}/s")
     return rows
 
 
-def _cuts(took: Sequence[float]) -> Row:
-    cuts = statistics.quantiles(took, n=100)
-    return {"arrival_p50": cuts[49], "arrival_p99": cuts[98]}
+async def at_rate(rate: int, subject: Subject, taking: Sink, name: str) -> Row:
+    """Seconds until it was answered, and until its event was at the Event API."""
+    load = subject.load(name=f"{name} at {rate}", count=round(rate * SPAN), size=SIZES["0.7 KB"], rate=float(rate))
+    told = await send(load)
+    arrived = await taking.arrivals(load.count)
+    took = statistics.quantiles((arrived[id_] - due for id_, due in told["due"].items()), n=100)
+    return {"ack_p50": told["p50"], "ack_p99": told["p99"], "arrival_p50": took[49], "arrival_p99": took[98]}
 
 
-async def disk(cluster: Cluster, *, note: Note) -> list[Row]:
+async def stored(cluster: Cluster, *, note: Note) -> list[Row]:
     """Rows `on disk`, by subject and size: bytes a delivery takes, once it is forwarded."""
     rows: list[Row] = []
     async with sink() as taking:
@@ -88,6 +86,6 @@ def _bytes(url: str) -> int:
     return int(found[0]) if found else 0
 
 
-def steps() -> int:
+def steps(rounds: int) -> int:
     """How many notes both give."""
-    return len(JOURNALS) * (len(RATES) + 1 + len(_STORED))
+    return len(JOURNALS) * ((len(RATES) + 1) * rounds + len(_STORED))

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -38,9 +39,12 @@ class Load:
     size: int
     connections: int = 128
     rate: float | None = None
-    """A second. None: as fast as they are answered."""
-    timed: bool = False
-    """Tell when each was due."""
+    """A second; then it is told when each was due. None: as fast as they are answered."""
+    random_ids: bool = False
+
+    @property
+    def ids(self) -> list[str]:
+        return bodies.ids(self.count, self.name, random=self.random_ids)
 
 
 @dataclass(slots=True)
@@ -121,7 +125,7 @@ class Sender:
         await self._done
         self.told.began, self.told.seconds = began, time.monotonic() - began
         if (rate := self._load.rate) is not None:
-            ids = bodies.ids(self._load.count, self._load.name)
+            ids = self._load.ids
             self.told.due = {id_: began + n / rate for n, id_ in enumerate(ids)}
         for connection in connections:
             connection.close()
@@ -158,19 +162,23 @@ class Sender:
 
 def made(load: Load) -> list[bytes]:
     """Its requests."""
-    return [
-        bodies.request(bodies.body(id_, load.size), target=load.target, header=load.header)
-        for id_ in bodies.ids(load.count, load.name)
-    ]
+    return [bodies.request(bodies.body(id_, load.size), target=load.target, header=load.header) for id_ in load.ids]
 
 
 async def send(load: Load) -> dict[str, Any]:
     """In a process of its own; what it told. Raises AssertionError where not all were answered 200."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.load", json.dumps(asdict(load)), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "bench.load", json.dumps(asdict(load))),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a terminal's Ctrl-C is for who measures
     )
-    told, _ = await process.communicate()
-    assert process.returncode == 0, "the generator failed"  # noqa: S101 - or nothing was measured
+    try:
+        told, wrong = await process.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 0, wrong.decode()  # noqa: S101 - or nothing was measured
     answer: dict[str, Any] = json.loads(told)
     assert answer["answers"] == {"200": load.count}, answer["answers"]  # noqa: S101 - as above
     return answer
@@ -180,9 +188,7 @@ async def main(load: Load) -> None:
     told = await Sender(load, made(load)).run()
     cuts = statistics.quantiles(told.took, n=1000)
     figures = {"rate": load.count / told.seconds, "p50": cuts[499], "p99": cuts[989], "p99.9": cuts[998]}
-    due = told.due if load.timed else {}
-    times = {"began": told.began, "seconds": told.seconds, "due": due}
-    print(json.dumps({**figures, **times, "answers": told.answers}))  # noqa: T201 - what it is for
+    print(json.dumps({**figures, "began": told.began, "due": told.due, "answers": told.answers}))  # noqa: T201 - what it is for
 
 
 if __name__ == "__main__":

@@ -81,10 +81,10 @@ def _latency(rows: Sequence[Row]) -> Figure:
         axes = figure.add_subplot(1, 2, place)
         for name in JOURNALS.values():
             for quantile, style in (("p50", "-"), ("p99", "--")):
-                found = [row for rate in RATES for row in select(rows, figure="at a rate", subject=name, rate=rate)]
+                found = [median(rows, f"{what}_{quantile}", figure="at a rate", subject=name, rate=r) for r in RATES]
                 axes.plot(
-                    [row["rate"] for row in found],
-                    [row[f"{what}_{quantile}"] * 1000 for row in found],
+                    RATES,
+                    [(seconds or 0) * 1000 for seconds in found],
                     style,
                     marker="o",
                     markersize=4,

@@ -6,11 +6,15 @@ import os
 import platform
 import sqlite3
 import statistics
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import psutil
 
 Row: TypeAlias = dict[str, Any]
 """`figure`: which measurement; `subject`: of what; the rest as the measurement has it. Seconds, bytes, MB."""
@@ -29,6 +33,7 @@ def machine(*, postgresql: str = "") -> Row:
         "processor": _processor(),
         "memory_gb": round(memory / 1e9),
         "system": f"{platform.system()} {platform.release()}",
+        "disk": disk(),
         "versions": {
             "Python": platform.python_version(),
             "SQLite": sqlite3.sqlite_version,
@@ -36,6 +41,21 @@ def machine(*, postgresql: str = "") -> Row:
             **{name: version(name) for name in _LIBRARIES},
         },
     }
+
+
+def disk() -> Row:
+    """Where temporary files are, and so all journals: the kind of the file system, and what it takes to sync 4 KB: seconds."""
+    folder = Path(tempfile.gettempdir()).resolve()
+    mounted = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
+    kind = next((mounted[place] for place in (folder, *folder.parents) if place in mounted), "unknown")
+    took = []
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for _ in range(100):
+            file.write(bytes(4096))
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - began)
+    return {"file_system": kind, "sync": statistics.median(took)}
 
 
 def _processor() -> str:

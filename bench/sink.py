@@ -17,6 +17,9 @@ import orjson
 import uvloop
 from aiohttp import web
 
+# Seconds until what was acknowledged has to have arrived.
+_PATIENCE = 300.0
+
 
 class _Sink:
     def __init__(self, delay: float) -> None:
@@ -51,7 +54,11 @@ class Sink:
         """When each delivery arrived, once so many have: seconds of the machine's monotonic clock. Then it begins anew."""
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 - pipes
         self._process.stdin.write(b"%d\n" % count)
-        arrived: dict[str, float] = json.loads(await self._process.stdout.readline())
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                arrived: dict[str, float] = json.loads(await self._process.stdout.readline())
+        except TimeoutError:
+            raise AssertionError(f"not all of {count:,} deliveries arrived within {_PATIENCE:.0f} s") from None
         return arrived
 
     async def seconds_for(self, count: int) -> float:
@@ -68,6 +75,7 @@ async def sink(*, delay: float = 0) -> AsyncIterator[Sink]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=1 << 30,
+        start_new_session=True,  # a terminal's Ctrl-C is for who measures
     )
     assert process.stdout is not None  # noqa: S101 - a pipe
     try:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from postgres import Cluster, free_port
@@ -23,7 +24,7 @@ from bench import bodies
 from bench.load import Load
 
 _PATIENCE = 30.0
-WEBHOOK = shutil.which("webhook")
+WEBHOOK_PROGRAM = shutil.which("webhook")
 """https://github.com/adnanh/webhook, where it is installed."""
 
 _SEND = """printf '{{"name":"stripe/webhook","data":%s}}' "$BODY" | curl -s -o /dev/null --data-binary @- {url}"""
@@ -40,18 +41,8 @@ class Subject:
     target: str = "/webhooks/stripe"
     header: str = "stripe-signature"
 
-    def load(self, *, name: str, count: int, size: int, connections: int = 128, rate: float | None = None) -> Load:
-        return Load(
-            port=self.port,
-            target=self.target,
-            header=self.header,
-            name=name,
-            count=count,
-            size=size,
-            connections=connections,
-            rate=rate,
-            timed=rate is not None,
-        )
+    def load(self, **what: Any) -> Load:
+        return Load(port=self.port, target=self.target, header=self.header, **what)
 
     def processes(self) -> list[psutil.Process]:
         roots = [psutil.Process(pid) for pid in self.roots]
@@ -86,7 +77,7 @@ async def handwritten(name: str, api: str) -> AsyncIterator[Subject]:
 @asynccontextmanager
 async def webhook(name: str, api: str) -> AsyncIterator[Subject]:
     """adnanh's, with a rule that checks an HMAC, and curl to send the body on."""
-    assert WEBHOOK is not None  # noqa: S101 - whoever calls has looked
+    assert WEBHOOK_PROGRAM is not None  # noqa: S101 - whoever calls has looked
     port = free_port()
     rule = {"match": {"type": "payload-hmac-sha256", "secret": bodies.SECRET.decode()}}
     rule["match"]["parameter"] = {"source": "header", "name": "X-Signature"}  # type: ignore[assignment]  # JSON
@@ -105,7 +96,9 @@ async def webhook(name: str, api: str) -> AsyncIterator[Subject]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as hooks:
         json.dump([hook], hooks)
         hooks.flush()
-        async with _process(WEBHOOK, "-hooks", hooks.name, "-ip", "127.0.0.1", "-port", str(port), port=port) as pid:
+        async with _process(
+            *(WEBHOOK_PROGRAM, "-hooks", hooks.name, "-ip", "127.0.0.1", "-port", str(port)), port=port
+        ) as pid:
             yield Subject(name=name, port=port, roots=[pid], target="/hooks/bench", header="x-signature")
 
 
@@ -131,7 +124,9 @@ def new_journal(kind: str, cluster: Cluster, folder: Path) -> tuple[str, Sequenc
 @asynccontextmanager
 async def postgresql(*, autovacuum_naptime: str = "1min") -> AsyncIterator[Cluster]:
     """As one would run it: what is acknowledged is on the disk."""
-    cluster = Cluster(fsync="on", shared_buffers="512MB", max_wal_size="4GB", autovacuum_naptime=autovacuum_naptime)
+    cluster = Cluster(
+        segment=16, fsync="on", shared_buffers="512MB", max_wal_size="4GB", autovacuum_naptime=autovacuum_naptime
+    )
     cluster.start()
     try:
         yield cluster
@@ -142,7 +137,11 @@ async def postgresql(*, autovacuum_naptime: str = "1min") -> AsyncIterator[Clust
 @asynccontextmanager
 async def _process(*command: str, port: int) -> AsyncIterator[int]:
     """Its pid, once it takes connections at the port."""
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.DEVNULL,
+        start_new_session=True,  # a terminal's Ctrl-C is for who measures
+    )
     try:
         await _listening(port, process)
         yield process.pid

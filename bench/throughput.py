@@ -29,11 +29,10 @@ async def throughput(cluster: Cluster, *, rounds: int, note: Note) -> list[Row]:
         silent = await stack.enter_async_context(sink(delay=3600))
         taking = await stack.enter_async_context(sink())
         receiving = await _servers(stack, cluster, silent, taking)
-        forwarding = [each async for each in _bridges(stack, cluster, taking)]
+        forwarding = [each async for each in new_bridges(stack, cluster, taking)]
         for size in bodies.SIZES.values():
             counts = {each.name: await _count(each, size) for each in receiving}
             for each in forwarding:
-                counts[each.name] = max(_FEWEST, counts[each.name] // 2)
                 await _end_to_end(each, taking, size, counts[each.name] // 2, "warming")
             for number in range(rounds):
                 for each in receiving:
@@ -44,7 +43,7 @@ async def throughput(cluster: Cluster, *, rounds: int, note: Note) -> list[Row]:
                     note(f"{each.name}, {size:,} bytes")
                 await taking.arrivals(0)
                 for each in forwarding:
-                    found = await _end_to_end(each, taking, size, counts[each.name] // 2, f"{number}")
+                    found = await _end_to_end(each, taking, size, counts[each.name], f"{number}")
                     rows.append({"figure": "end to end", "subject": each.name, "size": size, "round": number, **found})
                     note(f"{each.name}, end to end, {size:,} bytes")
     return rows
@@ -52,23 +51,17 @@ async def throughput(cluster: Cluster, *, rounds: int, note: Note) -> list[Row]:
 
 def steps(rounds: int) -> int:
     """How many notes that takes."""
-    return len(bodies.SIZES) * rounds * (4 + (subjects.WEBHOOK is not None) + 2)
+    return len(bodies.SIZES) * rounds * (4 + (subjects.WEBHOOK_PROGRAM is not None) + 2)
 
 
 async def _servers(stack: AsyncExitStack, cluster: Cluster, silent: Sink, taking: Sink) -> list[Subject]:
     """All that acknowledge. The bridges speak to an Event API that answers nobody: they receive, and nothing else."""
     found = [await stack.enter_async_context(subjects.ceiling(CEILING))]
-    found += [each async for each in _bridges(stack, cluster, silent)]
+    found += [each async for each in new_bridges(stack, cluster, silent)]
     found.append(await stack.enter_async_context(subjects.handwritten(HANDWRITTEN, taking.url)))
-    if subjects.WEBHOOK is not None:
+    if subjects.WEBHOOK_PROGRAM is not None:
         found.append(await stack.enter_async_context(subjects.webhook(WEBHOOK, taking.url)))
     return found
-
-
-async def _bridges(stack: AsyncExitStack, cluster: Cluster, api: Sink) -> AsyncIterator[Subject]:
-    for kind, name in JOURNALS.items():
-        subject, _ = await stack.enter_async_context(new_bridge(name, kind, cluster, api))
-        yield subject
 
 
 @asynccontextmanager
@@ -78,6 +71,13 @@ async def new_bridge(name: str, kind: str, cluster: Cluster, api: Sink) -> Async
         url, roots = subjects.new_journal(kind, cluster, Path(folder))
         async with subjects.bridge(name, Path(folder), url, api.url, *roots) as (subject, _):
             yield subject, url
+
+
+async def new_bridges(stack: AsyncExitStack, cluster: Cluster, api: Sink) -> AsyncIterator[Subject]:
+    """One on each kind of journal."""
+    for kind, name in JOURNALS.items():
+        subject, _ = await stack.enter_async_context(new_bridge(name, kind, cluster, api))
+        yield subject
 
 
 async def _count(subject: Subject, size: int) -> int:

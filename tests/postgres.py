@@ -37,13 +37,17 @@ _NUMBERS = itertools.count()
 class Cluster:
     """A server of our own, on loopback. Made when it is first started; gone with this process."""
 
-    def __init__(self, *, like: Cluster | None = None, at: Path | None = None, **settings: str) -> None:
-        """`like`: a standby of that one, to be promoted. `at`: where its data is, instead of a folder of its own."""
+    def __init__(
+        self, *, like: Cluster | None = None, at: Path | None = None, segment: int = 1, **settings: str
+    ) -> None:
+        """`like`: a standby of that one, to be promoted. `at`: where its data is, instead of a folder of its own. `segment`: MB of
+        a file of its write-ahead log.
+        """
         self.settings = {"fsync": "off", **settings}
         self.port = free_port()
         self.folder = _folder() if at is None else at
         self.data = self.folder / "data"
-        self._like = like
+        self._like, self._segment = like, segment
         self._server: subprocess.Popen[bytes] | None = None
 
     @property
@@ -149,7 +153,8 @@ class Cluster:
             source = ["-h", "127.0.0.1", "-p", str(self._like.port), "-U", "postgres"]
             self._call("pg_basebackup", *source, "-D", str(self.data), "-c", "fast", "-R", "--no-sync")
             return
-        self._call("initdb", "-A", "trust", "-U", "postgres", "--no-sync", "--wal-segsize=1", "-D", str(self.data))
+        segment = f"--wal-segsize={self._segment}"
+        self._call("initdb", "-A", "trust", "-U", "postgres", "--no-sync", segment, "-D", str(self.data))
 
     def _call(self, program: str, *arguments: str) -> None:
         done = subprocess.run(

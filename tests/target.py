@@ -18,7 +18,7 @@ from bridge.stand_in import StandIn
 
 MB = 1e6
 # Seconds a webhook may take at worst; with a machine to itself it is a hundredth of that.
-SOON = 5.0
+SOON = 3.0
 
 
 @dataclass(slots=True)

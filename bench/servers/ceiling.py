@@ -1,4 +1,4 @@
-"""The ceiling: no aiohttp server can take webhooks faster than this one, which reads the body and does nothing with it."""
+"""The ceiling: an aiohttp handler as one writes it, which reads the body and does nothing with it."""
 
 from __future__ import annotations
 
