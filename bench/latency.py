@@ -25,33 +25,52 @@ SPAN = 5.0
 _STORED = {700: 20_000, 4_000: 10_000, 60_000: 1_000}
 
 
-async def latency(cluster: Cluster, acknowledged: Sequence[Row], *, rounds: int, note: Note) -> list[Row]:
-    """Rows `at a rate`, by subject, rate and round: from when a webhook is due until it is answered, and until its event is at
-    the Event API. `acknowledged`: of which half is a rate too.
+async def latency(cluster: Cluster, throughput: Sequence[Row], *, rounds: int, note: Note) -> list[Row]:
+    """From when a webhook is due until it is answered, and until its event is at the Event API: rows `at a rate`, by subject, rate
+    and round; and rows `at half` of the top rates there are in `throughput`, by which of them it is of.
     """
     rows: list[Row] = []
     async with AsyncExitStack() as stack:
         taking = await stack.enter_async_context(sink())
-        bridges = [subject async for subject in new_bridges(stack, cluster, taking)]
+        silent = await stack.enter_async_context(sink(delay=3600))
+        forwarding = [subject async for subject in new_bridges(stack, cluster, taking)]
+        receiving = [subject async for subject in new_bridges(stack, cluster, silent)]
         for number in range(rounds):
-            for subject in bridges:
-                top = median(acknowledged, "rate", figure="acknowledged", subject=subject.name, size=SIZES["0.7 KB"])
-                half = round((top or 0) / 2)
-                for rate in filter(None, (*RATES, half)):
+            for subject, alone in zip(forwarding, receiving, strict=True):
+                of: Row = {"subject": subject.name, "round": number}
+                for rate in RATES:
                     found = await at_rate(rate, subject, taking, f"{number}")
-                    of = {"subject": subject.name, "rate": rate, "is_half": rate == half, "round": number}
-                    rows.append({"figure": "at a rate", **of, **found})
+                    rows.append({"figure": "at a rate", "rate": rate, **of, **found})
                     note(f"{subject.name}, {rate:,}/s")
+                for figure, server, where in (
+                    ("acknowledged", alone, None),
+                    ("acknowledged", subject, taking),
+                    ("end to end", subject, taking),
+                ):
+                    rate = _half(throughput, figure, subject)
+                    found = await at_rate(rate, server, where, f"{number} {figure}")
+                    half = {"of": figure, "forwarding": where is not None, "rate": rate}
+                    rows.append({"figure": "at half", **half, **of, **found})
+                    note(f"{subject.name}, {rate:,}/s, {'forwarding' if where else 'receiving alone'}")
     return rows
 
 
-async def at_rate(rate: int, subject: Subject, taking: Sink, name: str) -> Row:
-    """Seconds until it was answered, and until its event was at the Event API."""
+def _half(rows: Sequence[Row], figure: str, subject: Subject) -> int:
+    top = median(rows, "rate", figure=figure, subject=subject.name, size=SIZES["0.7 KB"])
+    assert top is not None  # noqa: S101 - it was measured before
+    return round(top / 2)
+
+
+async def at_rate(rate: int, subject: Subject, taking: Sink | None, name: str) -> Row:
+    """Seconds until it was answered, and until its event was at the Event API. None: that is away."""
     load = subject.load(name=f"{name} at {rate}", count=round(rate * SPAN), size=SIZES["0.7 KB"], rate=float(rate))
     told = await send(load)
-    arrived = await taking.arrivals(load.count)
-    took = statistics.quantiles((arrived[id_] - due for id_, due in told["due"].items()), n=100)
-    return {"ack_p50": told["p50"], "ack_p99": told["p99"], "arrival_p50": took[49], "arrival_p99": took[98]}
+    found = {f"ack_{quantile}": told[quantile] for quantile in ("p50", "p99", "p99.9")}
+    if taking is not None:
+        arrived = await taking.arrivals(load.count)
+        took = statistics.quantiles((arrived[id_] - due for id_, due in told["due"].items()), n=100)
+        found |= {"arrival_p50": took[49], "arrival_p99": took[98]}
+    return found
 
 
 async def stored(cluster: Cluster, *, note: Note) -> list[Row]:
@@ -88,4 +107,4 @@ def _bytes(url: str) -> int:
 
 def steps(rounds: int) -> int:
     """How many notes both give."""
-    return len(JOURNALS) * ((len(RATES) + 1) * rounds + len(_STORED))
+    return len(JOURNALS) * ((len(RATES) + 3) * rounds + len(_STORED))

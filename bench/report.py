@@ -28,9 +28,12 @@ def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
     yield "acknowledged, SQLite / FastAPI + SDKs", "25", of("rate", acknowledged(_SQLITE), HANDWRITTEN)
     at = {"figure": "at a rate", "subject": _SQLITE}
     yield "receipt to Event API at 500/s, p50, p99", "10 ms, 60 ms", _both(rows, "arrival", **at, rate=500)
-    half = median(rows, "rate", **at, is_half=True) or 0
-    said = _ms(median(rows, "ack_p99", **at, is_half=True))
-    yield f"answer at half of the top rate, {half:,.0f}/s, p99", "20 ms", said
+    for top, forwarding in (("acknowledged", False), ("end to end", True), ("acknowledged", True)):
+        half: Row = {"figure": "at half", "subject": _SQLITE, "of": top, "forwarding": forwarding}
+        rate = _number(median(rows, "rate", **half), after="/s")
+        meanwhile = "all are forwarded meanwhile" if forwarding else "none are forwarded"
+        what = f"answer at {rate}, half of the top rate {top}, where {meanwhile}: p99"
+        yield what, "20 ms", _ms(median(rows, "ack_p99", **half))
     for name in JOURNALS.values():
         yield from _grown(rows, name)
 
@@ -120,6 +123,7 @@ _READING = (
     " is its best case.\n"
     "- *End to end*: from the first webhook that is sent to the last event at the Event API, which takes it at once; those that are"
     " acknowledged are forwarded meanwhile.\n"
+    "- *Top rate*: what is acknowledged while the Event API is away, or what goes end to end.\n"
     "- *At a rate*: from when a webhook was due, whether those before it were answered or not, while all are forwarded.\n"
     "- Memory is the sum of the PSS of all processes, which counts once what they share, some of it with the benchmark itself;"
     " PostgreSQL's own is not in it, for that is what its settings allow.\n"
