@@ -22,6 +22,7 @@ COLOURS = {
     WEBHOOK: "#c5221f",
 }
 GREY = "#7f858b"
+_THOUSANDS = mpl.ticker.StrMethodFormatter("{x:,.0f}")
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -69,6 +70,7 @@ def _throughput(rows: Sequence[Row]) -> Figure:
         axes.set_title(f"{label}, a second", fontsize=10, color=GREY)
         axes.margins(x=0.25)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+        axes.xaxis.set_major_formatter(_THOUSANDS)
     return figure
 
 
@@ -91,9 +93,11 @@ def _latency(rows: Sequence[Row]) -> Figure:
                     color=COLOURS[name],
                     label=f"{name}, {quantile}",
                 )
-        _logarithmic(axes, RATES, [f"{rate:,}/s" for rate in RATES])
-        axes.set_title(title, fontsize=10, color=GREY)
-    axes.legend(frameon=False, fontsize=9)
+        axes.set_xscale("log")
+        axes.set_xticks(RATES, [f"{rate:,}/s" for rate in RATES])
+        axes.minorticks_off()
+        _from_nothing(axes, title)
+    _named(figure, axes)
     return figure
 
 
@@ -108,10 +112,9 @@ def _growth(rows: Sequence[Row]) -> Figure:
             found = select(rows, figure="growth", subject=name)
             labels = [_entries(row) for row in found]
             axes.plot(labels, [row[field] * scale for row in found], marker="o", color=COLOURS[name], label=name)
-        axes.set_ylim(bottom=0)
         axes.tick_params(axis="x", labelsize=8)
-        axes.set_title(title, fontsize=10, color=GREY)
-    axes.legend(frameon=False, fontsize=9)
+        _from_nothing(axes, title)
+    _named(figure, axes)
     return figure
 
 
@@ -119,9 +122,15 @@ def _entries(row: Row) -> str:
     return f"{row['pending']:,}\npending" if row["pending"] else f"{row['settled']:,}\nsettled"
 
 
-def _logarithmic(axes: Axes, ticks: Sequence[int], labels: Sequence[str]) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xticks(ticks, labels)
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+def _from_nothing(axes: Axes, title: str) -> None:
+    """So that twice as high is twice as much."""
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
+    axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_formatter(_THOUSANDS)
+    axes.set_title(title, fontsize=10, color=GREY)
+
+
+def _named(figure: Figure, axes: Axes) -> None:
+    """What the colours are, below: no line runs through it there."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False, fontsize=9)

@@ -114,8 +114,8 @@ def whole(machine: Row, rows: Sequence[Row]) -> str:
 _READING = (
     "All servers take the same webhooks over HTTP from one generator in a process of its own, each a delivery of its own, with an"
     " id as Stripe's are, 128 at a time; FastAPI and webhook 32, with which they are faster. Servers are asked in turn, round by"
-    " round; medians count, and a ratio is the median of the ratios within a round. Only what is in `entries` and on the disk is"
-    " measured once.\n\n"
+    " round; medians count, and a ratio is the median of the ratios within a round. What is in `entries` and on the"
+    " disk is not measured in turn, but for the claims.\n\n"
     "- The ceiling is an aiohttp handler on uvloop that reads the body and does nothing.\n"
     "- *Acknowledged*: synced to the disk and answered, while the Event API is away. So its CPU seconds are those of receiving"
     " alone, but FastAPI's include sending.\n"

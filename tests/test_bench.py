@@ -17,7 +17,15 @@ from bench.report import ratios
 _SMALL: dict[ModuleType, dict[str, Any]] = {
     throughput: {"_SPAN": 0.1, "_FEWEST": 20},
     latency: {"SPAN": 0.3, "_STORED": {700: 50, 4_000: 50, 60_000: 20}},
-    growth: {"_SENT": 200, "_CLAIMS": 2, "_CHURN": 500, "_HALTING": 40.0, "_UNTIL_KILLED": 2.0, "_REST": 0.0},
+    growth: {
+        "_ROUNDS": 1,
+        "_SENT": 200,
+        "_CLAIMS": 2,
+        "_CHURN": 500,
+        "_HALTING": 40.0,
+        "_UNTIL_KILLED": 2.0,
+        "_REST": 0.0,
+    },
 }
 
 
