@@ -78,7 +78,13 @@ class Disk:
                     size //= 2
 
     def make_room(self) -> None:
+        """For good: a power cut does not bring back what filled it."""
         (self.path / "filler").unlink(missing_ok=True)
+        at = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(at)
+        finally:
+            os.close(at)
 
     def remove(self) -> None:
         """It and all that is on it, even where somebody has it open."""

@@ -24,6 +24,8 @@ T = TypeVar("T")
 _MOODY = 0.5
 # Deliveries acknowledged before the first round.
 _CALM = 50
+# Characters of why a round did not recover.
+_LONGEST = 400
 # Seconds, in the end, until nothing is pending: longer than a lease.
 _SETTLED_WITHIN = 60.0
 
@@ -98,7 +100,7 @@ async def _round(world: World, trouble: Trouble, mood: str, *, patience: float) 
             world.is_over()
         recovery = await _recovered(world, patience=patience)
     except Exception as error:  # noqa: BLE001 - as above
-        why = f"{type(error).__name__} {error}"[:500].strip()
+        why = _said(error)
     refused = world.ledger.refused - refused
     return Round(trouble=trouble.name, mood=mood, recovery=recovery, refused=refused, why=why)
 
@@ -111,6 +113,12 @@ async def _wholly(trouble: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         await befalling
         raise
+
+
+def _said(error: Exception) -> str:
+    """On one line; of a long one, which may be a whole log, the end."""
+    text = " ".join(f"{type(error).__name__} {error}".split())
+    return text if len(text) <= _LONGEST else f"{type(error).__name__} ... {text[-_LONGEST:]}"
 
 
 async def _recovered(world: World, *, patience: float) -> float:
@@ -137,7 +145,7 @@ async def _reckoned(world: World, senders: Senders, done: list[Round], *, second
             await until(world.is_settled, patience=_SETTLED_WITHIN, every=0.2)
         entries, pending = await world.entries(), await world.pending()
     except Exception as error:  # noqa: BLE001 - what was found before is not to be lost
-        why = f"{type(error).__name__} {error}"[:500].strip()
+        why = _said(error)
         done.append(Round(trouble="the end", mood="", recovery=None, why=why))
     dead = entries[State.DEAD]
     return Outcome(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,18 @@ def test_a_power_cut_leaves_what_was_synced_and_nothing_else(disk: Disk) -> None
     disk.unmount()
     disk.mount()
     assert (disk.path / "file").read_bytes() == b"synced"
+
+
+def test_a_disk_that_was_full_has_room_for_good(disk: Disk) -> None:
+    disk.fill()
+    os.sync()
+    with pytest.raises(OSError, match="No space left"):
+        (disk.path / "more").write_bytes(bytes(1 << 20))
+    disk.make_room()
+    disk.cut_power()
+    disk.unmount()
+    disk.mount()
+    assert shutil.disk_usage(disk.path).free > 100 << 20
 
 
 def test_a_seed_gives_the_same_troubles_and_each_as_often_as_it_weighs() -> None:
