@@ -39,7 +39,10 @@ def main() -> None:
 @click.option("--pending", default=1_000_000, show_default=True, help="Pending entries in the fullest.")
 @click.option("--into", type=click.Path(path_type=Path), default=_RESULTS, help="Where the results are written.")
 def measure(*, rounds: int, settled: int, pending: int, into: Path) -> None:
-    """The bridge beside what one would use instead, on both journals, and with much in them."""
+    """The bridge beside what one would use instead.
+
+    On both journals, new and with much in them. Written are tables, plots and raw figures.
+    """
     if disk()["file_system"] in _IN_MEMORY:
         _say(f"{tempfile.gettempdir()} is in memory, where nothing is ever synced: name another by TMPDIR")
     rows: list[Row] = []
@@ -57,7 +60,7 @@ def measure(*, rounds: int, settled: int, pending: int, into: Path) -> None:
 @main.command("report")
 @click.option("--of", "into", type=click.Path(path_type=Path), default=_RESULTS, help="Where the figures are.")
 def report_(*, into: Path) -> None:
-    """Tables and plots once more, of figures measured before."""
+    """Tables and plots of figures measured before."""
     _report(into)
 
 
@@ -65,7 +68,10 @@ def report_(*, into: Path) -> None:
 @click.option("--rounds", default=3, show_default=True, help="Interleaved; the median counts.")
 @click.option("--backlog", default=50_000, show_default=True, help="Deliveries that wait.")
 def replicas(*, rounds: int, backlog: int) -> None:
-    """What two bridges forward from one PostgreSQL, beside what one does."""
+    """Two bridges on one PostgreSQL, beside one.
+
+    What they forward of a backlog.
+    """
     rows = asyncio.run(_replicas(rounds=rounds, backlog=backlog))
     console.print(Markdown(report.replicas(rows)))
 
@@ -74,7 +80,10 @@ def replicas(*, rounds: int, backlog: int) -> None:
 @click.option("--seconds", default=180, show_default=True)
 @click.option("--rate", default=1000, show_default=True, help="Deliveries a second.")
 def purge(*, seconds: int, rate: int) -> None:
-    """What PostgreSQL's tables take while as much is forgotten as comes in: MB, and rows not vacuumed yet."""
+    """PostgreSQL's tables while they are purged.
+
+    As much is forgotten as comes in: MB, and rows not vacuumed yet.
+    """
     rows = asyncio.run(_purge(seconds=seconds, rate=rate))
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:

@@ -37,9 +37,9 @@ def main() -> None:
 
     \b
     Examples:
-      python -m fuzz run
-      python -m fuzz run --seconds 3600
-      python -m fuzz repro .fuzz/failures/fault-0123456789abcdef
+      .venv/bin/python -m fuzz run
+      .venv/bin/python -m fuzz run --seconds 3600
+      .venv/bin/python -m fuzz repro .fuzz/failures/fault-0123456789abcdef
     """
 
 
@@ -59,8 +59,8 @@ def run(*, seconds: int, runs: int | None, seed: int | None, folder: Path) -> No
 
     \b
     Examples:
-      python -m fuzz run --seconds 600
-      python -m fuzz run --runs 100000 --seed 7 --folder /tmp/fuzz
+      .venv/bin/python -m fuzz run --seconds 600
+      .venv/bin/python -m fuzz run --runs 100000 --seed 7 --folder /tmp/fuzz
     """
     if find_spec("atheris") is None:
         raise click.ClickException("atheris is not installed: `make fuzz` does that")
@@ -69,7 +69,7 @@ def run(*, seconds: int, runs: int | None, seed: int | None, folder: Path) -> No
     report, status = _fuzz(_flags(folder, seconds=seconds, runs=runs, seed=seed), folder)
     console.print(table(report, seconds=time.monotonic() - started))
     for file, fault in report.faults.items():
-        console.print(f"\n{fault}\n  python -m fuzz repro {file}", markup=False)
+        console.print(f"\n{fault}\n  .venv/bin/python -m fuzz repro {file}", markup=False)
     if report.faults:
         sys.exit(1)
     if status not in {0, _STOPPED}:
@@ -84,7 +84,7 @@ def repro(*, file: Path) -> None:
 
     \b
     Example:
-      python -m fuzz repro .fuzz/failures/fault-0123456789abcdef
+      .venv/bin/python -m fuzz repro .fuzz/failures/fault-0123456789abcdef
     """
     case = Case.read(file.read_bytes())
     for name, value in (
@@ -150,4 +150,4 @@ def _fuzz(flags: list[str], folder: Path) -> tuple[Report, int]:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m fuzz")
+    main(prog_name=".venv/bin/python -m fuzz")
