@@ -17,8 +17,8 @@ from rich.table import Table
 from bench import growth, latency, plots, report, subjects, throughput
 from bench import purge as purging
 from bench import replicas as replicating
-from bench.rows import Row, disk, machine
-from bench.steps import Steps
+from bench.rows import Row, file_system, machine
+from bench.steps import Steps, say
 
 _IN_MEMORY = {"tmpfs", "ramfs"}
 _RESULTS = Path(__file__).parents[1] / "docs" / "bench"
@@ -43,13 +43,13 @@ def measure(*, rounds: int, settled: int, pending: int, into: Path) -> None:
 
     On both journals, new and with much in them. Written are tables, plots and raw figures.
     """
-    if disk()["file_system"] in _IN_MEMORY:
-        _say(f"{tempfile.gettempdir()} is in memory, where nothing is ever synced: name another by TMPDIR")
+    if file_system() in _IN_MEMORY:
+        say(f"{tempfile.gettempdir()} is in memory, where nothing is ever synced: name another by TMPDIR")
     rows: list[Row] = []
     try:
         found = asyncio.run(_measure(rows, rounds=rounds, settled=settled, pending=pending))
     except BaseException:
-        _say(
+        say(
             f"It ended early. What was measured: {_kept(machine(), rows, Path(tempfile.mkdtemp(prefix='bridge-bench-')))}"
         )
         raise
@@ -109,10 +109,6 @@ def _kept(found: Row, rows: Sequence[Row], into: Path) -> Path:
     file = into / "figures.json"
     file.write_text(json.dumps({"machine": found, "rows": rows}, indent=1) + "\n")
     return file
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 async def _replicas(*, rounds: int, backlog: int) -> list[Row]:

@@ -33,7 +33,7 @@ def machine(*, postgresql: str = "") -> Row:
         "processor": _processor(),
         "memory_gb": round(memory / 1e9),
         "system": f"{platform.system()} {platform.release()}",
-        "disk": disk(),
+        "disk": {"file_system": file_system(), "sync": _sync()},
         "versions": {
             "Python": platform.python_version(),
             "SQLite": sqlite3.sqlite_version,
@@ -43,11 +43,15 @@ def machine(*, postgresql: str = "") -> Row:
     }
 
 
-def disk() -> Row:
-    """Where temporary files are, and so all journals: the kind of the file system, and what it takes to sync 4 KB: seconds."""
+def file_system() -> str:
+    """Its kind, where temporary files are, and so all journals."""
     folder = Path(tempfile.gettempdir()).resolve()
     mounted = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
-    kind = next((mounted[place] for place in (folder, *folder.parents) if place in mounted), "unknown")
+    return next((mounted[place] for place in (folder, *folder.parents) if place in mounted), "unknown")
+
+
+def _sync() -> float:
+    """Seconds it takes there to sync 4 KB."""
     took = []
     with tempfile.TemporaryFile(buffering=0) as file:
         for _ in range(100):
@@ -55,7 +59,7 @@ def disk() -> Row:
             began = time.perf_counter()
             os.fsync(file.fileno())
             took.append(time.perf_counter() - began)
-    return {"file_system": kind, "sync": statistics.median(took)}
+    return statistics.median(took)
 
 
 def _processor() -> str:

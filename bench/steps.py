@@ -1,4 +1,4 @@
-"""A bar for work of many steps."""
+"""A bar for work of many steps, and what else is said of it."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ class Steps:
         self._progress.update(self._task, advance=1, last=last)
         if not self._progress.console.is_terminal:
             self._progress.console.print(last, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """To whoever watches, not into the result."""
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)

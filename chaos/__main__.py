@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from bench.rows import machine
-from bench.steps import Steps
+from bench.steps import Steps, say
 from chaos import report
 from chaos.faults import FAULTS
 from chaos.outcome import Outcome, Round
@@ -94,13 +94,13 @@ async def _run(journal: str, names: Sequence[str], *, rounds: int, seed: int, fa
                     f"here, and to a journal of this kind, none of these can happen: {_listed(names)}"
                 )
             if absent := there.absent:
-                _say(f"Not tried, because no disk can be mounted here, which takes root: {_listed(absent)}")
+                say(f"Not tried, because no disk can be mounted here, which takes root: {_listed(absent)}")
             outcome = await survive(there, troubles, rounds=rounds, note=lambda done: note(_line(done)))
             if not outcome.is_kept:
                 stack.pop_all()  # the folder stays
                 there.keep(folder)
                 (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=1))
-                _say(f"What is broken, with logs, and the journal where it is SQLite's: {folder}")
+                say(f"What is broken, with logs, and the journal where it is SQLite's: {folder}")
     return outcome
 
 
@@ -112,10 +112,6 @@ def _concerned(names: Sequence[str]) -> Sequence[str]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 def _end_on(*numbers: signal.Signals) -> None:
