@@ -23,7 +23,7 @@ lint: $(VENV)/dev ## formatting, lint, types, and which module may import which
 bench: $(VENV)/dev ## measure, about half an hour: tables, plots and raw figures into docs/bench
 	@PYTHONPATH=tests $(BIN)/python -m bench measure
 
-chaos: $(VENV)/dev ## break a running bridge in every known way, about an hour: what is lost, into docs/chaos (for less: ROUNDS=20 SEED=7)
+chaos: $(VENV)/dev ## break a running bridge in every known way, about 35 minutes: what is lost, into docs/chaos (for less: ROUNDS=20 SEED=7)
 	@PYTHONPATH=tests $(BIN)/python -m chaos --rounds $(ROUNDS) $(SEED:%=--seed %) $(if $(filter 200,$(ROUNDS)),--into docs/chaos)
 ROUNDS := 200
 
