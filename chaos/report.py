@@ -50,7 +50,7 @@ def _totals(outcome: Outcome) -> Iterator[tuple[str, str]]:
         "rounds, seed",
         f"{len(outcome.rounds)}, {outcome.seed}" + "".join(f", not recovered: {why}" for why in failed),
     )
-    yield "minutes", f"{outcome.seconds / 60:.0f}"
+    yield "minutes", f"{outcome.seconds / 60:.1f}"
 
 
 def by_trouble(outcomes: Sequence[Outcome]) -> str:
