@@ -49,9 +49,8 @@ def measure(*, rounds: int, settled: int, pending: int, into: Path) -> None:
     try:
         found = asyncio.run(_measure(rows, rounds=rounds, settled=settled, pending=pending))
     except BaseException:
-        say(
-            f"It ended early. What was measured: {_kept(machine(), rows, Path(tempfile.mkdtemp(prefix='bridge-bench-')))}"
-        )
+        left = _kept(machine(), rows, Path(tempfile.mkdtemp(prefix="bridge-bench-")))
+        say(f"It ended early. What was measured: {left}")
         raise
     _kept(found, rows, into)
     _report(into)

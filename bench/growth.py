@@ -23,7 +23,7 @@ from bench.load import send
 from bench.rows import Note, Row
 from bench.sink import sink
 from bench.subjects import Subject
-from bench.throughput import JOURNALS
+from bench.throughput import JOURNALS, acknowledged, end_to_end
 from bridge.journal import Journal
 from bridge.model import Attempt, Outcome, Settlement, State
 
@@ -102,12 +102,9 @@ async def _acknowledged(subject: Subject) -> Row:
     """Medians. `rate_random`: of deliveries whose ids are as random as can be."""
     found: list[Row] = []
     for number in range(_ROUNDS):
-        before = subject.cpu_seconds()
-        told = await send(subject.load(name=f"growth {number}", count=_SENT, size=_SIZE))
-        cpu = (subject.cpu_seconds() - before) / _SENT * 1000
-        random = await send(subject.load(name=f"growth {number} at random", count=_SENT, size=_SIZE, random_ids=True))
-        figures = {name: told[name] for name in ("rate", "p50", "p99", "p99.9")}
-        found.append({**figures, "cpu_per_1000": cpu, "rate_random": random["rate"]})
+        figures = await acknowledged(subject, _SIZE, _SENT, f"growth {number}")
+        random = await acknowledged(subject, _SIZE, _SENT, f"growth {number} at random", random_ids=True)
+        found.append({**figures, "rate_random": random["rate"]})
     return {name: statistics.median(each[name] for each in found) for name in found[0]}
 
 
@@ -116,10 +113,8 @@ async def _forwarded(folder: Path, url: str, roots: Sequence[int]) -> Row:
     async with sink() as taking, subjects.bridge("", folder, url, taking.url, *roots) as (subject, _):
         await _until_forwarded(url)  # what the last step left
         await taking.arrivals(0)
-        told = await send(subject.load(name="growth end to end", count=_SENT, size=_SIZE))
-        arrived = await taking.arrivals(_SENT)
-        rate = _SENT / (max(arrived.values()) - told["began"])
-        return {"end_to_end": rate, "arrival": await at_rate(_RATE, subject, taking, "growth")}
+        found = await end_to_end(subject, taking, _SIZE, _SENT, "growth end to end")
+        return {"end_to_end": found["rate"], "arrival": await at_rate(_RATE, subject, taking, "growth")}
 
 
 async def _drained(folder: Path, url: str, roots: Sequence[int]) -> Row:

@@ -20,6 +20,8 @@ from bench.subjects import Subject
 from bench.throughput import JOURNALS, new_bridge, new_bridges
 
 RATES = (100, 500, 2_000)
+# Of which top rate half is measured, and whether all is forwarded meanwhile.
+HALVES = (("acknowledged", False), ("end to end", True), ("acknowledged", True))
 SPAN = 5.0
 # Deliveries that are enough to tell how much a database has grown.
 _STORED = {700: 20_000, 4_000: 10_000, 60_000: 1_000}
@@ -42,16 +44,13 @@ async def latency(cluster: Cluster, throughput: Sequence[Row], *, rounds: int, n
                     found = await at_rate(rate, subject, taking, f"{number}")
                     rows.append({"figure": "at a rate", "rate": rate, **of, **found})
                     note(f"{subject.name}, {rate:,}/s")
-                for figure, server, where in (
-                    ("acknowledged", alone, None),
-                    ("acknowledged", subject, taking),
-                    ("end to end", subject, taking),
-                ):
+                for figure, is_forwarding in HALVES:
+                    server, where = (subject, taking) if is_forwarding else (alone, None)
                     rate = _half(throughput, figure, subject)
                     found = await at_rate(rate, server, where, f"{number} {figure}")
-                    half = {"of": figure, "forwarding": where is not None, "rate": rate}
+                    half = {"of": figure, "forwarding": is_forwarding, "rate": rate}
                     rows.append({"figure": "at half", **half, **of, **found})
-                    note(f"{subject.name}, {rate:,}/s, {'forwarding' if where else 'receiving alone'}")
+                    note(f"{subject.name}, {rate:,}/s, {'forwarding' if is_forwarding else 'receiving alone'}")
     return rows
 
 
@@ -107,4 +106,4 @@ def _bytes(url: str) -> int:
 
 def steps(rounds: int) -> int:
     """How many notes both give."""
-    return len(JOURNALS) * ((len(RATES) + 3) * rounds + len(_STORED))
+    return len(JOURNALS) * ((len(RATES) + len(HALVES)) * rounds + len(_STORED))

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.bodies import SIZES
-from bench.latency import RATES
+from bench.latency import HALVES, RATES
 from bench.rows import Row, median, ratio, select
 from bench.throughput import CEILING, HANDWRITTEN, JOURNALS, WEBHOOK
 
 _SMALL = SIZES["0.7 KB"]
 _SQLITE = JOURNALS["sqlite"]
-# What the top rate was, and what is done with the half of it.
-_HALVES: dict[str, Row] = {
-    "acknowledged, where none are forwarded": {"of": "acknowledged", "forwarding": False},
-    "end to end, where all are forwarded meanwhile": {"of": "end to end", "forwarding": True},
-    "acknowledged, where all are forwarded meanwhile": {"of": "acknowledged", "forwarding": True},
-}
+_MEANWHILE = {False: "where none are forwarded", True: "where all are forwarded meanwhile"}
 
 
 def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
@@ -34,10 +29,11 @@ def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
     yield "acknowledged, SQLite / FastAPI + SDKs", "25", of("rate", acknowledged(_SQLITE), HANDWRITTEN)
     at = {"figure": "at a rate", "subject": _SQLITE}
     yield "receipt to Event API at 500/s, p50, p99", "10 ms, 60 ms", _both(rows, "arrival", **at, rate=500)
-    for what, half in _HALVES.items():
-        wanted = {"figure": "at half", "subject": _SQLITE, **half}
-        rate = _number(median(rows, "rate", **wanted), after="/s")
-        yield f"answer at {rate}, half of the top rate {what}: p99", "20 ms", _ms(median(rows, "ack_p99", **wanted))
+    for top, forwarding in HALVES:
+        half = {"figure": "at half", "subject": _SQLITE, "of": top, "forwarding": forwarding}
+        rate = _number(median(rows, "rate", **half), after="/s")
+        what = f"answer at {rate}, half of the top rate {top}, {_MEANWHILE[forwarding]}: p99"
+        yield what, "20 ms", _ms(median(rows, "ack_p99", **half))
     for name in JOURNALS.values():
         yield from _grown(rows, name)
 
@@ -79,7 +75,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         [[name, *_at_rates(rows, name, "ack")] for name in JOURNALS.values()],
     )
     yield table(
-        ("answer at half of a top rate, p50, p99", *_HALVES),
+        ("answer at half of a top rate, p50, p99", *(f"{top}, {_MEANWHILE[forwarding]}" for top, forwarding in HALVES)),
         [[name, *_at_halves(rows, name)] for name in JOURNALS.values()],
     )
     yield table(
@@ -174,9 +170,9 @@ def _at_rates(rows: Sequence[Row], name: str, what: str) -> Iterator[str]:
 
 
 def _at_halves(rows: Sequence[Row], name: str) -> Iterator[str]:
-    for half in _HALVES.values():
-        wanted = {"figure": "at half", "subject": name, **half}
-        yield f"{_number(median(rows, 'rate', **wanted), after='/s')}: {_both(rows, 'ack', **wanted)}"
+    for top, forwarding in HALVES:
+        half = {"figure": "at half", "subject": name, "of": top, "forwarding": forwarding}
+        yield f"{_number(median(rows, 'rate', **half), after='/s')}: {_both(rows, 'ack', **half)}"
 
 
 def _entries(row: Row) -> str:

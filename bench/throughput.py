@@ -33,17 +33,17 @@ async def throughput(cluster: Cluster, *, rounds: int, note: Note) -> list[Row]:
         for size in bodies.SIZES.values():
             counts = {each.name: await _count(each, size) for each in receiving}
             for each in forwarding:
-                await _end_to_end(each, taking, size, counts[each.name] // 2, "warming")
+                await end_to_end(each, taking, size, counts[each.name] // 2, "warming")
             for number in range(rounds):
                 for each in receiving:
-                    found = await _acknowledged(each, size, counts[each.name], number)
+                    found = await acknowledged(each, size, counts[each.name], f"{number}")
                     rows.append(
                         {"figure": "acknowledged", "subject": each.name, "size": size, "round": number, **found}
                     )
                     note(f"{each.name}, {size:,} bytes")
                 await taking.arrivals(0)
                 for each in forwarding:
-                    found = await _end_to_end(each, taking, size, counts[each.name], f"{number}")
+                    found = await end_to_end(each, taking, size, counts[each.name], f"{number}")
                     rows.append({"figure": "end to end", "subject": each.name, "size": size, "round": number, **found})
                     note(f"{each.name}, end to end, {size:,} bytes")
     return rows
@@ -98,15 +98,17 @@ def _connections(subject: Subject) -> int:
     return 32 if subject.name in {HANDWRITTEN, WEBHOOK} else 128
 
 
-async def _acknowledged(subject: Subject, size: int, count: int, number: int) -> Row:
+async def acknowledged(subject: Subject, size: int, count: int, name: str, *, random_ids: bool = False) -> Row:
+    """How many a second, how long each took in seconds, and CPU seconds of all its processes for a thousand."""
     before = subject.cpu_seconds()
-    load = subject.load(name=f"{number} {size}", count=count, size=size, connections=_connections(subject))
+    connections = _connections(subject)
+    load = subject.load(name=f"{name} {size}", count=count, size=size, connections=connections, random_ids=random_ids)
     told = await send(load)
     cpu = (subject.cpu_seconds() - before) / count * 1000
     return {name: told[name] for name in ("rate", "p50", "p99", "p99.9")} | {"cpu_per_1000": cpu}
 
 
-async def _end_to_end(subject: Subject, taking: Sink, size: int, count: int, name: str) -> Row:
+async def end_to_end(subject: Subject, taking: Sink, size: int, count: int, name: str) -> Row:
     """From the first that was sent to the last that arrived."""
     before = subject.cpu_seconds()
     told = await send(subject.load(name=f"{name} {size}", count=count, size=size))

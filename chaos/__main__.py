@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -63,8 +63,7 @@ def main(
     was broken.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
-    console = Console(stderr=True)
-    console.print(f"Seed {seed}: the same troubles again with SEED={seed}")
+    say(f"Seed {seed}: the same troubles again with SEED={seed}")
     outcomes = []
     for journal in journals or _concerned(names):
         outcomes.append(asyncio.run(_run(journal, names, rounds=rounds, seed=seed, fault=fault or "")))
@@ -77,7 +76,7 @@ def main(
         print(text)  # noqa: T201 - what it is for
     if into is not None and min(len(outcome.rounds) for outcome in outcomes) == rounds:
         files = report.write(machine(), outcomes, into)
-        console.print(f"Written: {', '.join(map(str, files))}", style="dim")
+        say(f"Written: {_listed(files)}")
     if not all(outcome.is_kept for outcome in outcomes):
         sys.exit(1)
 
@@ -110,8 +109,8 @@ def _concerned(names: Sequence[str]) -> Sequence[str]:
     return sorted(only) or _JOURNALS
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))
 
 
 def _end_on(*numbers: signal.Signals) -> None:
