@@ -257,7 +257,7 @@ def test_a_body_that_is_not_utf8_is_checked_where_the_sdk_of_slack_raises() -> N
 # --- Intercom has no verifier of its own: https://developers.intercom.com/docs/webhooks/webhook-notifications
 
 
-@given(body=st.binary())
+@given(body=st.binary().filter(lambda body: b"ping" not in body))  # which would be a handshake
 def test_intercom_is_plain_hmac_sha1_of_the_body(body: bytes) -> None:
     plain = "sha1=" + hmac.new(SECRET.encode(), body, hashlib.sha1).hexdigest()
     assert PROVIDERS["intercom"].scheme.sign(body, secret=SECRET.encode(), now=0) == {"x-hub-signature": plain}
