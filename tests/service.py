@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import itertools
 import os
 import shutil
 import signal
@@ -184,6 +183,14 @@ class Service:
     async def metrics(self) -> dict[tuple[str, ...], float]:
         return samples((await self.ask("GET", f"{self.private}/metrics")).text)
 
+    async def until_counted(self, count: int, outcome: str, source: str = "stripe") -> None:
+        """A receiver writes it down after its answers, unless it is killed in between."""
+
+        async def counted() -> bool:
+            return (await self.metrics())["bridge_deliveries_total", outcome, source] == count
+
+        await until(counted)
+
     def log(self) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in self.logged.splitlines()]
 
@@ -274,27 +281,3 @@ def elapsed() -> Callable[[], float]:
     """Seconds since now."""
     started = time.monotonic()
     return lambda: time.monotonic() - started
-
-
-@asynccontextmanager
-async def load(to: Service, *, connections: int = 4, first: int = 0) -> AsyncIterator[set[str]]:
-    """Deliveries without end, each with an id of its own: the ids of those that were answered 200."""
-    acknowledged: set[str] = set()
-    numbers = itertools.count(first)
-
-    async def send() -> None:
-        while True:
-            n = next(numbers)
-            answered = await to.post(delivery(n))
-            if answered.status == 200:
-                acknowledged.add(f"evt_{n}")
-            elif answered.status == 0:
-                await asyncio.sleep(0.01)
-
-    sending = [asyncio.create_task(send()) for _ in range(connections)]
-    try:
-        yield acknowledged
-    finally:
-        for task in sending:
-            task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 import postgres
 import pytest
 from commands import BRIDGE, Process, closed_url, delivery, fill, run, standing_in
+from load import load
 from postgres import Cluster, free_port
-from service import load, service, until
+from service import service, until
 
 from bridge.model import State
 

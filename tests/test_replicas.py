@@ -11,9 +11,10 @@ from typing import Any
 
 import postgres
 import pytest
+from load import load
 from postgres import Cluster, free_port
 from processes import kill
-from service import Service, delivery, load, service, until
+from service import Service, delivery, service, until
 
 from bridge.stand_in import Reset, StandIn
 
