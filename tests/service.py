@@ -184,12 +184,18 @@ class Service:
         return samples((await self.ask("GET", f"{self.private}/metrics")).text)
 
     async def until_counted(self, count: int, outcome: str, source: str = "stripe") -> None:
-        """A receiver writes it down after its answers, unless it is killed in between."""
+        """A receiver writes down what requests came to after it has answered them, unless it is killed in between."""
 
-        async def counted() -> bool:
-            return (await self.metrics())["bridge_deliveries_total", outcome, source] == count
+        async def counted() -> float:
+            return (await self.metrics())["bridge_deliveries_total", outcome, source]
 
-        await until(counted)
+        async def is_so() -> bool:
+            return await counted() == count
+
+        try:
+            await until(is_so)
+        except TimeoutError:
+            raise AssertionError(f"{outcome}: {await counted()}, not {count}") from None
 
     def log(self) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in self.logged.splitlines()]
