@@ -167,6 +167,7 @@ class Service:
 
     def _admin(self) -> Admin:
         return Admin(
+            settings=lambda: self.settings,
             journal=lambda: self._journal,
             unready=self._unready,
             held=lambda: "; ".join(filter(None, (self._said["held"], self._said["unable"]))),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
+from ipaddress import ip_address
 from typing import Annotated, Any, ClassVar, get_type_hints
 
 from annotated_types import Ge, Interval, Len
@@ -141,6 +142,14 @@ class Settings:
     port: Port = _setting(8080, "The public listener's port", env="BRIDGE_PORT")
     admin_host: Text = _setting("127.0.0.1", "The private listener's address: health, metrics", env="BRIDGE_ADMIN_HOST")
     admin_port: Port = _setting(8081, "The private listener's port", env="BRIDGE_ADMIN_PORT")
+    admin_token: tuple[Text, ...] = field(
+        default=(),
+        repr=False,
+        metadata={
+            "help": "What the private listener asks for, but for health; needed where others reach it; in the file as `env:NAME` or `file:PATH`",
+            "env": "BRIDGE_ADMIN_TOKEN",
+        },
+    )
     transforms: tuple[Text, ...] = _setting(
         (),
         "More directories of transform modules, the last wins; in the variable separated by `:`",
@@ -152,6 +161,18 @@ class Settings:
     event_api: EventApiSettings = field(default_factory=EventApiSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether the private listener asks nobody for a token, and more than this machine reaches it."""
+        return not self.admin_token and not _is_loopback(self.admin_host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def declared(of: type = Settings, path: str = "") -> Iterator[tuple[str, Field[Any]]]:

@@ -16,6 +16,7 @@ from receiving import Answer, another, ask, listening, receiving, request, sampl
 from bridge.admin import Admin
 from bridge.journal import Journal
 from bridge.journal.sqlite.journal import SqliteJournal
+from bridge.settings import Settings, SourceSettings
 
 COUNT = """
 from bridge.metrics import Metrics
@@ -31,13 +32,14 @@ class Private:
 
     def __init__(self, folder: Path, store: Journal | None) -> None:
         self.journal, self.directory = store, folder / "metrics"
+        self.settings = Settings()
         self.unready: list[str] = []
         self.held = ""
         self.now = 1_767_225_600_000
         self.port = 0
 
-    async def get(self, path: str) -> Answer:
-        return await ask(self.port, request("GET", path))
+    async def get(self, path: str, **headers: str) -> Answer:
+        return await ask(self.port, request("GET", path, headers=headers))
 
     async def metrics(self) -> dict[tuple[str, ...], float]:
         answered = await self.get("/metrics")
@@ -51,6 +53,7 @@ async def private(folder: Path, store: Journal | None) -> AsyncIterator[Private]
     found = Private(folder, store)
     found.directory.mkdir()
     admin = Admin(
+        settings=lambda: found.settings,
         journal=lambda: found.journal,
         unready=lambda: found.unready,
         held=lambda: found.held,
@@ -138,6 +141,39 @@ async def test_the_age_of_the_oldest_pending_entry(tmp_path: Path) -> None:
         assert found["bridge_journal_entries", "pending"] == 2
         admin.now = received.now - 60_000
         assert (await admin.metrics())["bridge_oldest_pending_seconds",] == 0, "a clock set back makes nothing young"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/", "/admin", "/healthz/", "//healthz", "/metrics?x=/healthz"])
+async def test_where_a_token_is_set_it_is_asked_for_before_anything_is_told(admin: Private, path: str) -> None:
+    admin.settings = Settings(admin_token=("t0ken",))
+    answered = await admin.get(path)
+    assert (answered.status, answered.headers["www-authenticate"]) == (401, "Bearer")
+    assert b"bridge" not in answered.body
+
+
+@pytest.mark.parametrize(
+    "sent", ["", "t0ken", "Bearer", "Bearer t0ke", "Bearer t0ken2", "Bearer new,t0ken", "Basic t0ken", "Bearer t\xff"]
+)
+async def test_no_other_token_will_do(admin: Private, sent: str) -> None:
+    admin.settings = Settings(admin_token=("t0ken", "new"))
+    assert (await admin.get("/metrics", Authorization=sent)).status == 401
+
+
+@pytest.mark.parametrize("sent", ["Bearer t0ken", "bearer  t0ken", "Bearer new", "Bearer nеu"])
+async def test_each_of_the_tokens_opens_the_private_listener(admin: Private, sent: str) -> None:
+    admin.settings = Settings(admin_token=("t0ken", "new", "nеu"))
+    assert (await admin.get("/metrics", Authorization=sent)).status == 200
+
+
+async def test_health_is_told_to_those_who_have_no_token_to_send(admin: Private) -> None:
+    admin.settings = Settings(admin_token=("t0ken",))
+    assert (await admin.get("/healthz")).status == 200
+    assert (await admin.get("/readyz")).status == 200
+
+
+async def test_each_source_is_told_with_its_provider(admin: Private) -> None:
+    admin.settings = Settings(sources={"shop": SourceSettings(provider="stripe", secrets=("s",))})
+    assert (await admin.metrics())["bridge_source_info", "stripe", "shop"] == 1
 
 
 def count(directory: Path) -> None:

@@ -24,6 +24,7 @@ VARIABLES: dict[str, tuple[str, str, Callable[[Settings], object], object]] = {
     "BRIDGE_PORT": ("port = 9000", "0", lambda s: s.port, 0),
     "BRIDGE_ADMIN_HOST": ("admin_host = '127.0.0.2'", "127.0.0.1", lambda s: s.admin_host, "127.0.0.1"),
     "BRIDGE_ADMIN_PORT": ("admin_port = 9001", "65535", lambda s: s.admin_port, 65535),
+    "BRIDGE_ADMIN_TOKEN": ("admin_token = 'env:HOME'", "new, old", lambda s: s.admin_token, ("new", "old")),
     "BRIDGE_TRANSFORMS": ("transforms = ['.']", "/:..", lambda s: s.transforms, ("/", "..")),
     "INNGEST_EVENT_KEY": ("event_api.key = 'env:PATH'", "key", lambda s: s.event_api.key, "key"),
     "INNGEST_EVENT_API_BASE_URL": (
@@ -60,7 +61,7 @@ def test_a_variable_wins_over_the_file(name: str) -> None:
     assert read(load(in_file, **{name: value})) == expected
 
 
-@pytest.mark.parametrize("name", VARIABLES.keys() - {"INNGEST_EVENT_KEY"})
+@pytest.mark.parametrize("name", VARIABLES.keys() - {"INNGEST_EVENT_KEY", "BRIDGE_ADMIN_TOKEN"})
 def test_a_key_of_the_file_does_without_its_variable(name: str) -> None:
     in_file, _, read, expected = VARIABLES[name]
     assert read(load(in_file)) not in {expected, read(load())} or name == "INNGEST_DEV"
@@ -225,7 +226,7 @@ def test_the_real_environment_gives_every_fault_as_a_line(monkeypatch: pytest.Mo
 
 def test_a_variable_that_is_empty_is_not_set_except_for_a_secrets() -> None:
     """`NAME=` in an .env file, or `${NAME:-}` in a compose file, makes no wish."""
-    names = VARIABLES.keys() - {"INNGEST_EVENT_KEY"}
+    names = VARIABLES.keys() - {"INNGEST_EVENT_KEY", "BRIDGE_ADMIN_TOKEN"}
     for blank in ("", " "):
         assert load("port = 9000\nhost = '127.0.0.2'", **dict.fromkeys(names, blank)) == load(
             "port = 9000\nhost = '127.0.0.2'"

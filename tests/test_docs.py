@@ -25,7 +25,7 @@ from bridge.event_api import Verdict
 from bridge.journal import Journal
 from bridge.metrics import DELIVERY_OUTCOMES, Metrics
 from bridge.model import Outcome, State
-from bridge.settings import declared
+from bridge.settings import Settings, SourceSettings, declared
 
 # No setting reads these: one says where the settings are, the other is an example's own.
 OTHER_VARIABLES = {"BRIDGE_CONFIG", "STRIPE_API_KEY"}
@@ -95,6 +95,7 @@ def _metric_row(family: Metric, labels: Iterable[str]) -> str:
 async def _gauges(journal: Journal, counted: Path) -> list[Metric]:
     """What `/metrics` has before any process has counted anything."""
     admin = Admin(
+        settings=lambda: Settings(sources={"x": SourceSettings(provider="stripe", secrets=())}),
         journal=lambda: journal,
         unready=lambda: (),
         held=lambda: "",

@@ -17,6 +17,7 @@ from receiving import IDS, PROVIDERS, Answer, Receiving, another, ask, listening
 from bridge.admin import Admin
 from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.model import Selection
+from bridge.settings import Settings
 
 BUSY = {"stripe": 503, "slack": 503, "intercom": 429}
 
@@ -75,6 +76,7 @@ async def running(folder: Path) -> AsyncIterator[Bridge]:
     async with receiving(folder) as received:
         admins = SqliteJournal(folder / "bridge.db")
         admin = Admin(
+            settings=Settings,
             journal=lambda: admins,
             unready=lambda: (),
             held=lambda: "",

@@ -1,11 +1,16 @@
-"""The private application: health, readiness and metrics of the whole service."""
+"""The private application: health, readiness and metrics of the whole service.
+
+Where a token is configured it is asked for by all of it but the health, which those ask for who have none to send.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import hmac
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -15,20 +20,27 @@ from prometheus_client.registry import Collector
 from bridge.errors import JournalUnavailable
 from bridge.journal import Census, Journal
 from bridge.model import State
+from bridge.settings import Settings
+
+_FOR_ALL = frozenset({"/healthz", "/readyz"})
 
 
 class Admin:
-    """`unready`: reasons of the processes not to be ready. `metrics_directory`: where they keep what they count."""
+    """`settings`: as they are just now. `unready`: reasons of the processes not to be ready. `metrics_directory`: where they
+    keep what they count.
+    """
 
     def __init__(
         self,
         *,
+        settings: Callable[[], Settings],
         journal: Callable[[], Journal | None],
         unready: Callable[[], Iterable[str]],
         held: Callable[[], str],
         metrics_directory: str,
         clock: Callable[[], int],
     ) -> None:
+        self._settings = settings
         self._journal = journal
         self._unready = unready
         self._held = held
@@ -36,7 +48,7 @@ class Admin:
         self._clock = clock
 
     def application(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[self._for_those_who_may])
         app.add_routes(
             [
                 web.get("/healthz", _healthy),
@@ -45,6 +57,15 @@ class Admin:
             ]
         )
         return app
+
+    @web.middleware
+    async def _for_those_who_may(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Also of what is not there: nobody else need know that."""
+        tokens = self._settings().admin_token
+        if not tokens or request.path in _FOR_ALL or _has_one_of(tokens, request):
+            return await handler(request)
+        # https://www.rfc-editor.org/rfc/rfc6750#section-3
+        return web.Response(status=401, text="A token is needed.\n", headers={"WWW-Authenticate": "Bearer"})
 
     async def _ready(self, http: web.Request) -> web.Response:
         """200, or 503 with a line for each reason."""
@@ -68,7 +89,8 @@ class Admin:
         del http
         registry = CollectorRegistry()
         registry.register(_Counted(Path(self._metrics_directory)))
-        registry.register(_Gauges(await self._census(), held=bool(self._held()), now=self._clock()))
+        providers = {name: source.provider for name, source in self._settings().sources.items()}
+        registry.register(_Gauges(providers, await self._census(), held=bool(self._held()), now=self._clock()))
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _census(self) -> Census | None:
@@ -95,12 +117,20 @@ class _Counted(Collector):
 class _Gauges(Collector):
     """What is read when it is asked for, not counted."""
 
-    def __init__(self, census: Census | None, *, held: bool, now: int) -> None:
+    def __init__(self, providers: Mapping[str, str], census: Census | None, *, held: bool, now: int) -> None:
+        """`providers`: of each source."""
+        self._providers = providers
         self._census = census
         self._held = held
         self._now = now
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        known = GaugeMetricFamily(
+            "bridge_source_info", "1 for each source: whose webhooks come there", labels=["source", "provider"]
+        )
+        for source, provider in self._providers.items():
+            known.add_metric([source, provider], 1)
+        yield known
         yield GaugeMetricFamily(
             "bridge_forwarding_held", "1 while a configuration fault holds forwarding", value=int(self._held)
         )
@@ -116,6 +146,14 @@ class _Gauges(Collector):
             "Age of the oldest pending entry",
             value=0 if oldest is None else max(0, self._now - oldest) / 1000,
         )
+
+
+def _has_one_of(tokens: Iterable[str], http: web.Request) -> bool:
+    scheme, _, sent = http.headers.get("Authorization", "").partition(" ")
+    given = sent.strip().encode("utf-8", "surrogateescape")
+    # Each is compared, and in the same time however much of it is right.
+    fits = [hmac.compare_digest(given, token.encode()) for token in tokens]
+    return scheme.lower() == "bearer" and any(fits)
 
 
 async def _healthy(http: web.Request) -> web.Response:

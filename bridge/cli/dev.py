@@ -50,6 +50,7 @@ def dev(*, trying: bool) -> None:
     configured, faults = config.read(os.environ, serving=False)
     settings = development.on_this_machine(development.with_every_provider(configured), os.environ)
     config.forget_secrets(os.environ)
+    faults += config.exposed(settings, os.environ)
     asyncio.run(_dev(settings, configured, faults, trying=trying))
 
 

@@ -22,6 +22,8 @@ from bridge.errors import ConfigInvalid
 from bridge.event_api import server_url
 from bridge.settings import DEV_SERVER, INNGEST, ON, EventApiSettings, Settings, SourceSettings, declared
 
+# Not taken from the environment as they stand: `secrets` reads them, from files too.
+_SECRET = frozenset({"event_api.key", "admin_token"})
 _SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _WORDS = {
     "unexpected_keyword_argument": "unknown key",
@@ -69,13 +71,29 @@ def read(environment: Mapping[str, str], *, serving: bool = True) -> tuple[Setti
     settings = _validate(raw, environment, faults)
     faults += _faults(settings, environment)
     faults += missing
-    return _less_what_is_wrong(settings), list(dict.fromkeys(faults))
+    right = _less_what_is_wrong(settings)
+    if serving and "admin_token" not in raw:
+        faults += exposed(right, environment)
+    return right, list(dict.fromkeys(faults))
+
+
+def exposed(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """The fault of a private listener that tells everybody everything, in a line."""
+    if not settings.is_open_to_others:
+        return []
+    where = _where(("admin_host",), environment)
+    return [f"{where}: others can reach {settings.admin_host}, so set BRIDGE_ADMIN_TOKEN, which they will be asked for"]
 
 
 def forget_secrets(environment: MutableMapping[str, str]) -> None:
     """Once they are read: what is started from here on, the user's transforms among it, has no need of them."""
     for name in secrets.variables(_file(environment, [])):
         environment.pop(name, None)
+
+
+def secret_files(environment: Mapping[str, str]) -> set[Path]:
+    """Where secrets are read from, and would be read from: not all of them are there."""
+    return secrets.files(_file(environment, []), environment)
 
 
 def _file(environment: Mapping[str, str], faults: list[str]) -> Raw:
@@ -102,7 +120,7 @@ def _overlay(raw: Raw, environment: Mapping[str, str]) -> None:
         for name in filter(None, field.metadata["env"].split(", else ")):
             value = environment.get(name, "")
             # Empty is not set: `NAME=` in an .env file, or `${NAME:-}` in a compose file, makes no wish.
-            if not value.strip() or key == "event_api.key":
+            if not value.strip() or key in _SECRET:
                 continue
             _put(raw, key, value.split(":") if key == "transforms" else value)
             break

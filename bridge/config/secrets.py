@@ -1,24 +1,32 @@
 """Puts secrets where `bridge.toml` names their place, `env:NAME` or `file:PATH`, and finds those of the usual variables.
 
+A variable's value is in the environment, in the file that NAME_FILE names, or in a file of its name where service managers
+put secrets.
+
 No fault quotes a value, nor what stands where a name or a path belongs: it may be the secret itself.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bridge import providers
 
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+# Docker's and Podman's place. systemd names its own: https://systemd.io/CREDENTIALS
+_CONTAINERS = Path("/run/secrets")
+# What one could open every door with; the providers' own variables come on top.
+_OURS = ("INNGEST_EVENT_KEY", "BRIDGE_JOURNAL", "BRIDGE_ADMIN_TOKEN")
 
 Raw = dict[str, Any]
 
 
 def resolve(raw: Raw, environment: Mapping[str, str], faults: list[str], *, absent: list[str]) -> None:
-    """Fill in every source's secrets, the event key and the journal, and add the sources that a provider's variable enables.
+    """Fill in all secrets there are, and the journal, and add the sources that a provider's variable enables.
 
     `absent`: faults of secrets that are not here, which is a fault for those alone who need them.
     """
@@ -26,14 +34,28 @@ def resolve(raw: Raw, environment: Mapping[str, str], faults: list[str], *, abse
         _resolve_sources(sources, environment, faults, absent)
     if isinstance(api := raw.setdefault("event_api", {}), dict):
         _resolve_key(api, environment, faults, absent)
-    if "BRIDGE_JOURNAL_FILE" in environment:
-        _resolve_journal(raw, environment, faults)
+    tokens = _variable("BRIDGE_ADMIN_TOKEN", environment, faults)
+    if tokens is None and "admin_token" in raw:
+        tokens = _places(_listed(raw["admin_token"]), "admin_token", environment, faults, absent)
+    if tokens is not None:
+        raw["admin_token"] = tokens
+    _resolve_journal(raw, environment, faults)
 
 
 def variables(raw: Raw) -> set[str]:
     """The names of all variables that may hold a secret: the usual ones, and those the file names."""
-    usual = {"INNGEST_EVENT_KEY", "BRIDGE_JOURNAL", *(provider.environment for provider in providers.load().values())}
+    usual = {*_OURS, *(provider.environment for provider in providers.load().values())}
     return usual | set(re.findall(r"""env:([^'"]+)""", str(raw)))
+
+
+def files(raw: Raw, environment: Mapping[str, str]) -> set[Path]:
+    """Every file that holds a secret, or would: it may not be there yet."""
+    found = {Path(path) for path in re.findall(r"""file:([^'"]+)""", str(raw))}
+    for name in variables(raw):
+        found |= {*_in_directories(name, environment)}
+        if named := environment.get(f"{name}_FILE"):
+            found.add(Path(named))
+    return found
 
 
 def _resolve_sources(sources: Raw, environment: Mapping[str, str], faults: list[str], absent: list[str]) -> None:
@@ -58,11 +80,8 @@ def _resolve_key(api: Raw, environment: Mapping[str, str], faults: list[str], ab
 
 def _resolve_journal(raw: Raw, environment: Mapping[str, str], faults: list[str]) -> None:
     """A URL may have a password in it. It is no list: several hosts are separated by commas."""
-    name = "BRIDGE_JOURNAL_FILE"
-    if environment.get("BRIDGE_JOURNAL"):
-        faults.append(f"BRIDGE_JOURNAL: set, and {name} too: set one of the two")
-    text = _text(Path(environment[name]), name, faults)
-    if text is not None:
+    place = _file_of("BRIDGE_JOURNAL", environment, faults)
+    if place is not None and (text := _text(*place, faults)) is not None:
         raw["journal"] = text
 
 
@@ -70,7 +89,7 @@ def _source_secrets(
     path: str, source: Raw, environment: Mapping[str, str], faults: list[str], absent: list[str]
 ) -> tuple[str, ...]:
     if "secrets" in source:
-        places = source["secrets"] if isinstance(source["secrets"], list) else [source["secrets"]]
+        places = _listed(source["secrets"])
         if not places:
             faults.append(f"{path}.secrets: empty, so nothing could be verified")
         return _places(places, f"{path}.secrets", environment, faults, absent)
@@ -96,26 +115,50 @@ def _places(
                 absent.append(f"{path}: {where if _VARIABLE.fullmatch(where) else 'the variable'} is not set")
             found += values or ()
         elif kind == "file" and where:
-            found += _read(Path(where), path, faults)
+            found += _read(Path(where), f"{path}: the file it names", faults)
         else:
             faults.append(f"{path}: expected `env:NAME` or `file:PATH`: secrets do not belong in this file")
     return tuple(found)
 
 
 def _variable(name: str, environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...] | None:
-    """The comma-separated values of NAME, or of the file NAME_FILE names; None where neither is set."""
+    """The comma-separated values of NAME, or of its file; None where there is neither."""
+    place = _file_of(name, environment, faults)
     if name in environment:
-        if f"{name}_FILE" in environment:
-            faults.append(f"{name}: set, and {name}_FILE too: set one of the two")
         return _split(environment[name], name, faults)
+    return None if place is None else _read(*place, faults)
+
+
+def _file_of(name: str, environment: Mapping[str, str], faults: list[str]) -> tuple[Path, str] | None:
+    """The file with the variable's value, and how a fault of it begins; None: there is none."""
     if f"{name}_FILE" in environment:
-        return _read(Path(environment[f"{name}_FILE"]), f"{name}_FILE", faults)
-    return None
+        other, path = f"{name}_FILE", Path(environment[f"{name}_FILE"])
+        where = f"{other}: the file it names"
+    elif there := next(filter(os.path.exists, _in_directories(name, environment)), None):
+        other = where = str(there)  # no more of a secret than the variable's name
+        path = there
+    else:
+        return None
+    if environment.get(name):
+        faults.append(f"{name}: set, and {other} too: set one of the two")
+    return path, where
+
+
+def _in_directories(name: str, environment: Mapping[str, str]) -> Iterator[Path]:
+    """Where service managers would have put it. A name that could leave the directory is in none."""
+    if _VARIABLE.fullmatch(name):
+        if credentials := environment.get("CREDENTIALS_DIRECTORY"):
+            yield Path(credentials, name)
+        yield _CONTAINERS / name
+
+
+def _listed(places: object) -> list[object]:
+    return places if isinstance(places, list) else [places]
 
 
 def _read(path: Path, where: str, faults: list[str]) -> tuple[str, ...]:
     text = _text(path, where, faults)
-    return () if text is None else _split(text, f"{where}: the file it names", faults)
+    return () if text is None else _split(text, where, faults)
 
 
 def _text(path: Path, where: str, faults: list[str]) -> str | None:
@@ -123,11 +166,11 @@ def _text(path: Path, where: str, faults: list[str]) -> str | None:
     try:
         return path.read_bytes().decode()
     except OSError as error:
-        faults.append(f"{where}: the file it names: {error.strerror}")
+        faults.append(f"{where}: {error.strerror}")
     except UnicodeDecodeError:
-        faults.append(f"{where}: the file it names: not UTF-8")
+        faults.append(f"{where}: not UTF-8")
     except ValueError:
-        faults.append(f"{where}: names no file: there is a NUL in it")
+        faults.append(f"{where}: there is a NUL in its name")
     return None
 
 
