@@ -6,7 +6,7 @@ PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
 
 run: $(VENV)/run ## start the bridge in development, send it one signed webhook of each provider, show the events
 	@$(BIN)/bridge dev --try
@@ -31,11 +31,15 @@ fuzz: $(VENV)/fuzz ## look for a minute for requests that break what verificatio
 	@$(BIN)/pytest --quiet tests/test_fuzz_engine.py
 	@$(BIN)/python -m fuzz run
 
+check-deploy: $(VENV)/deploy ## check what is in deploy/ with the tools it is for (Debian, as root; deploy/checks/install has them)
+	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/pytest deploy/checks
+
 lock: $(VENV)/dev ## make the lock files anew from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK) --group build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile $(LOCK) --group fuzz -o requirements-fuzz.lock
+	$(BIN)/uv pip compile $(LOCK) --group deploy -c requirements-dev.lock -o requirements-deploy.lock
 LOCK := --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
 
 clean: ## remove what the others made
@@ -59,4 +63,8 @@ $(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
 	@$(PIP) --require-hashes -r requirements-fuzz.lock
 	@touch $@
 
-.PHONY: help run test lint bench chaos fuzz lock clean
+$(VENV)/deploy: $(VENV)/dev requirements-deploy.lock
+	@$(PIP) --require-hashes -r requirements-deploy.lock
+	@touch $@
+
+.PHONY: help run test lint bench chaos fuzz check-deploy lock clean
