@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 
 from bridge.process import command
@@ -24,8 +25,9 @@ class Companion:
         self.writer = writer
 
     @classmethod
-    async def start(cls, module: str, *arguments: str) -> Companion:
-        """`python -m module DESCRIPTOR PARENT ARGUMENTS`. Raises OSError where there is no room for one more.
+    async def start(cls, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Companion:
+        """`python -m module DESCRIPTOR PARENT ARGUMENTS`, in our environment or another. Raises OSError where there is no
+        room for one more.
 
         What it prints belongs beside the log, not into what a command prints.
         """
@@ -37,6 +39,7 @@ class Companion:
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=2,
+                    env=environment,
                 )
         except BaseException:
             ours.close()

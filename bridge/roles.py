@@ -1,6 +1,8 @@
 """`python -m bridge.roles receiver|forwarder ...`: what the supervisor's two children are.
 
-A child reads what it is told from the channel, says `ready` on it once it serves, and stops on SIGTERM.
+A child reads what it is told from the channel, says `ready` on it once it serves, and stops on SIGTERM. Until then it says
+what ails it: `unstored`, why deliveries can't be stored (the receiver); `held` and `unable`, why nothing is forwarded, a
+configuration fault or transforms that can't be run (the forwarder). Empty: it is over.
 """
 
 from __future__ import annotations
@@ -147,11 +149,11 @@ def _check(*tasks: asyncio.Task[None]) -> None:
             sys.exit(1)
 
 
-def main(name: str, parent: int, channel: int, *passed: int) -> None:
+def main(name: str, counts_as: str, parent: int, channel: int, *passed: int) -> None:
     """Be the child of this name until the supervisor wants no more of us."""
     process.die_with_parent(parent)
     log.configure(name)
-    continue_counting_as(name)
+    continue_counting_as(counts_as)
     conversation = process.adopt(channel)
     try:
         told: tuple[Settings, tuple[str, ...]] = pickle.load(conversation.makefile("rb"))  # noqa: S301 - from our own parent, over a private channel
@@ -182,4 +184,4 @@ def main(name: str, parent: int, channel: int, *passed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -97,7 +97,7 @@ def test_what_else_python_loads_may_print_as_it_likes_and_one_that_ends_it_is_a_
     usual = {"STRIPE_WEBHOOK_SECRET": "s", "INNGEST_DEV": "1", "BRIDGE_ADMIN_PORT": "0"}
     usual |= {"BRIDGE_PORT": "x", "PYTHONPATH": str(site.parent)}
     site.write_text("import sys\nif 'bridge.config' in sys.orig_argv: print('hello', flush=True)")
-    assert served(tmp_path, usual) == Ran(2, "hello\n", "bridge: BRIDGE_PORT: expected a whole number\n")
+    assert served(tmp_path, usual) == Ran(2, "", "hello\nbridge: BRIDGE_PORT: expected a whole number\n")
     site.write_text("import os, sys\nif 'bridge.config' in sys.orig_argv: os._exit(3)")
     told = "bridge: the process that reads the configuration ended with exit status 3\n"
     assert served(tmp_path, usual) == Ran(1, "", told)

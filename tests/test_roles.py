@@ -21,10 +21,10 @@ from receiving import logging_into
 from service import SECRETS, delivery, service, until
 
 from bridge import roles
+from bridge.children import Child
 from bridge.forward import Forwarder
 from bridge.process import command
 from bridge.retention import Pruner
-from bridge.serve import Child
 from bridge.settings import EventApiSettings, Settings, SourceSettings
 
 
@@ -44,7 +44,7 @@ class Started:
         with theirs, socket.create_server(("127.0.0.1", 0)) as public:
             passed = [theirs.fileno(), public.fileno()]
             self.process = subprocess.Popen(
-                command("bridge.roles", name, str(parent or os.getpid()), *map(str, passed)),
+                command("bridge.roles", name, name, str(parent or os.getpid()), *map(str, passed)),
                 pass_fds=passed,
                 stderr=subprocess.PIPE,
             )
@@ -133,7 +133,8 @@ async def test_a_process_that_is_being_started_when_it_is_told_to_stop_is_not_fo
 
 
 def child(folder: Path, environment: Mapping[str, str]) -> Child:
-    return Child("forwarder", told=(settings(folder), ()), passed=(), environment=environment, heard=lambda _: None)
+    told = (settings(folder), ())
+    return Child("forwarder", counts_as="forwarder", told=told, passed=(), environment=environment, heard=lambda: None)
 
 
 async def test_a_process_the_machine_has_no_room_for_is_tried_again(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import click
 
 from bridge import log
 from bridge.errors import ConfigInvalid
-from bridge.serve import Service, configuration
-from bridge.settings import Settings
+from bridge.reading import Configuration
+from bridge.serve import Service
 
 
 @click.command()
 def serve() -> None:
-    """Run the bridge: receive, verify, journal, transform, forward. Stops on SIGTERM or Ctrl-C.
+    """Run the bridge: receive, verify, journal, transform, forward. Stops on SIGTERM or Ctrl-C; SIGHUP has it read its
+    configuration again.
 
     Configured by the environment, and by bridge.toml where it exists; `bridge check` tells whether it is right.
 
@@ -23,12 +24,14 @@ def serve() -> None:
     STRIPE_WEBHOOK_SECRET=whsec_... INNGEST_EVENT_KEY=... bridge serve
     """
     log.configure("supervisor")
-    settings, faults = configuration(os.environ)
-    asyncio.run(_serve(settings, faults))
+    asyncio.run(_serve())
 
 
-async def _serve(settings: Settings, faults: list[str]) -> None:
-    service = Service(settings)
+async def _serve() -> None:
+    configuration = Configuration(os.environ)
+    configuration.listen()
+    settings, faults = await configuration.read()
+    service = Service(settings, configuration=configuration)
     if faults := [*faults, *await service.prepare()]:
         await service.close()
         raise ConfigInvalid(faults)
