@@ -37,7 +37,8 @@ check-deploy: $(VENV)/deploy ## check what is in deploy/ with the tools it is fo
 lock: $(VENV)/dev ## make the lock files anew from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK) --group build pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile $(LOCK) --group build --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK) --group image --extra traces pyproject.toml -c requirements.lock -o requirements-image.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group dev --extra traces pyproject.toml -c requirements-image.lock -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile $(LOCK) --group fuzz -o requirements-fuzz.lock
 	$(BIN)/uv pip compile $(LOCK) --group deploy -c requirements-dev.lock -o requirements-deploy.lock
 LOCK := --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade

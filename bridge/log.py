@@ -35,7 +35,7 @@ def configure(process: str = "") -> None:
     ours = logging.getLogger("bridge")
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(logging.INFO)
-    for name in ("aiohttp", "asyncio", "psycopg"):
+    for name in ("aiohttp", "asyncio", "opentelemetry", "psycopg", "urllib3"):
         theirs = logging.getLogger(name)
         theirs.handlers, theirs.propagate = [_Bare()], False
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import pickle
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
+from typing import Protocol
 
 import orjson
 import uvloop
@@ -24,14 +27,16 @@ from aiohttp import web
 from bridge import journal, log, process
 from bridge.clock import wall_clock
 from bridge.connections import Server
-from bridge.event_api import EventApi, Verdict
+from bridge.event_api import Answer, EventApi, Verdict
 from bridge.forward import Forwarder
 from bridge.gate import Gate
+from bridge.journal import Journal
 from bridge.metrics import Metrics, continue_counting_as
+from bridge.model import Entry
 from bridge.receive import Receiver
 from bridge.retention import Pruner
 from bridge.send import Sender
-from bridge.settings import Settings
+from bridge.settings import TRACES, Settings
 from bridge.worker.client import Worker, WorkerSettings
 
 # Seconds for what is on its way when we are stopped; the supervisor kills after 8.
@@ -47,7 +52,23 @@ _OTHER_FILES = 64
 Say = Callable[[Mapping[str, object]], None]
 
 
-async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public: socket.socket) -> None:
+class Tracing(Protocol):
+    """What `bridge.traces` puts around what there is. Where traces are off it is not loaded."""
+
+    def receiving(self, journal: Journal) -> Journal: ...
+
+    def forwarding(self, journal: Journal) -> Journal: ...
+
+    def transforming(self, worker: Worker) -> Worker: ...
+
+    def asking(self, batch: Sequence[tuple[Entry, str]]) -> Callable[[Answer], None]: ...
+
+    def close(self) -> None: ...
+
+
+async def receiver(
+    settings: Settings, say: Say, stopped: asyncio.Event, public: socket.socket, traces: Tracing | None = None
+) -> None:
     """Steps 1 to 3: what is acknowledged is in the journal."""
     most = _allow_many_connections()
     metrics = Metrics()
@@ -55,7 +76,7 @@ async def receiver(settings: Settings, say: Say, stopped: asyncio.Event, public:
     store = journal.at(settings.journal, connections=settings.journal_connections, receiving=True)
     receiving = Receiver(
         sources=[source.source(name) for name, source in settings.sources.items()],
-        journal=store,
+        journal=traces.receiving(store) if traces else store,
         metrics=metrics,
         clock=wall_clock,
         unable=lambda reason: say({"unstored": reason}),
@@ -96,7 +117,9 @@ def public_server(receiving: Receiver, *, most: int = _MOST_CONNECTIONS) -> Serv
     return Server(receiving.answer, most=most, access_log=None, auto_decompress=False, lingering_time=_LINGER)
 
 
-async def forwarder(settings: Settings, modules: tuple[str, ...], say: Say, stopped: asyncio.Event) -> None:
+async def forwarder(
+    settings: Settings, modules: tuple[str, ...], say: Say, stopped: asyncio.Event, traces: Tracing | None = None
+) -> None:
     """Steps 4 and 5: what is in the journal reaches the Event API. `modules`: the transforms there were at the start."""
     api_settings = settings.event_api
     metrics = Metrics()
@@ -117,12 +140,13 @@ async def forwarder(settings: Settings, modules: tuple[str, ...], say: Say, stop
             metrics=metrics,
             max_batch_events=api_settings.max_batch_events,
             max_batch_bytes=api_settings.max_batch_bytes,
+            asking=traces.asking if traces else None,
         )
         forwarding = Forwarder(
-            journal=store,
+            journal=traces.forwarding(store) if traces else store,
             sender=sender,
-            company=company,
-            alone=alone,
+            company=traces.transforming(company) if traces else company,
+            alone=traces.transforming(alone) if traces else alone,
             metrics=metrics,
             time_limit=settings.transform_timeout,
             answer_limit=api_settings.timeout,
@@ -160,6 +184,7 @@ def main(name: str, counts_as: str, parent: int, channel: int, *passed: int) -> 
     except EOFError:  # it is gone
         return
     settings, modules = told
+    traces: Tracing | None = import_module("bridge.traces").Traces(name) if os.environ.get(TRACES) else None
     _freeze()
     sockets = [process.adopt(descriptor) for descriptor in passed]
 
@@ -176,11 +201,13 @@ def main(name: str, counts_as: str, parent: int, channel: int, *passed: int) -> 
         loop.add_signal_handler(signal.SIGTERM, stopped.set)
         loop.add_reader(conversation, abandoned)  # the supervisor says nothing more: only its end can be read
         if name == "receiver":
-            await receiver(settings, say, stopped, sockets[0])
+            await receiver(settings, say, stopped, sockets[0], traces)
         else:
-            await forwarder(settings, modules, say, stopped)
+            await forwarder(settings, modules, say, stopped, traces)
 
     uvloop.run(live())
+    if traces:
+        traces.close()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from bridge import log, retry
 from bridge.event_api import Answer, EventApi, Verdict, batches, seed
@@ -42,19 +43,29 @@ class Parcel:
 
 # One event on its way: its parcel, and its place in it.
 _Item = tuple[Parcel, int]
+Asking: TypeAlias = Callable[[Sequence[tuple[Entry, str]]], Callable[[Answer], None]]
 
 
 class Sender:
     """One for all that is forwarded, so that all of it waits at the same gate."""
 
     def __init__(
-        self, *, api: EventApi, gate: Gate, metrics: Metrics, max_batch_events: int, max_batch_bytes: int
+        self,
+        *,
+        api: EventApi,
+        gate: Gate,
+        metrics: Metrics,
+        max_batch_events: int,
+        max_batch_bytes: int,
+        asking: Asking | None = None,
     ) -> None:
+        """`asking` is called when a request begins, and what it gives with the answer."""
         self._api = api
         self._gate = gate
         self._metrics = metrics
         self._max_batch_events = max_batch_events
         self._max_batch_bytes = max_batch_bytes
+        self._asking = asking
 
     @property
     def is_shut(self) -> bool:
@@ -116,7 +127,10 @@ class Sender:
                     return None
                 if asyncio.get_running_loop().time() >= until:  # an open gate takes no time to pass
                     return None
+                tell = self._asking and self._asking([(parcel.entry, parcel.ids[place]) for parcel, place in batch])
                 answer = await self._api.post(encoded, seed=seeded)
+                if tell:
+                    tell(answer)
                 self._metrics.event_api_requests.labels(answer.verdict).inc()
                 if self._heard(answer):
                     return answer

@@ -20,6 +20,8 @@ from bridge.model import Source
 STRICT: dict[str, object] = {"extra": "forbid", "str_strip_whitespace": True}
 DEV_SERVER = "http://localhost:8288"
 INNGEST = "https://inn.gs"
+# Where it is set, traces are on. OpenTelemetry's own, like all that say more of them.
+TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _OFF = frozenset({"", "0", "false", "no", "off"})
 ON = frozenset({"1", "true", "yes", "on"})
 Port = Annotated[int, Interval(ge=0, le=65535)]

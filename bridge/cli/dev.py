@@ -20,6 +20,7 @@ from rich.text import Text
 from bridge import config, journal, log, webhooks
 from bridge import dev as development
 from bridge.cli.output import console, json_document, json_line
+from bridge.config import checks
 from bridge.errors import ConfigInvalid
 from bridge.event_api import reason
 from bridge.model import Source
@@ -50,7 +51,7 @@ def dev(*, trying: bool) -> None:
     configured, faults = config.read(os.environ, serving=False)
     settings = development.on_this_machine(development.with_every_provider(configured), os.environ)
     config.forget_secrets(os.environ)
-    faults += config.exposed(settings, os.environ)
+    faults += checks.exposed(settings, os.environ)
     asyncio.run(_dev(settings, configured, faults, trying=trying))
 
 

@@ -5,26 +5,21 @@ The environment wins over the file. A fault names the key or variable and never 
 
 from __future__ import annotations
 
-import os
-import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bridge import journal, providers
-from bridge.config import secrets
+from bridge import providers
+from bridge.config import checks, secrets
 from bridge.errors import ConfigInvalid
-from bridge.event_api import server_url
-from bridge.settings import DEV_SERVER, INNGEST, ON, EventApiSettings, Settings, SourceSettings, declared
+from bridge.settings import EventApiSettings, Settings, declared
 
 # Not taken from the environment as they stand: `secrets` reads them, from files too.
 _SECRET = frozenset({"event_api.key", "admin_token"})
-_SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _WORDS = {
     "unexpected_keyword_argument": "unknown key",
     "missing": "missing",
@@ -69,20 +64,14 @@ def read(environment: Mapping[str, str], *, serving: bool = True) -> tuple[Setti
     missing = list(_missing(raw)) if serving and is_read else []
     _drop_booleans(raw, environment, faults)
     settings = _validate(raw, environment, faults)
-    faults += _faults(settings, environment)
+    faults += checks.faults(settings, environment)
     faults += missing
-    right = _less_what_is_wrong(settings)
+    right = checks.right(settings)
     if serving and "admin_token" not in raw:
-        faults += exposed(right, environment)
+        faults += checks.exposed(right, environment)
+    if serving:
+        faults += checks.traces(environment)
     return right, list(dict.fromkeys(faults))
-
-
-def exposed(settings: Settings, environment: Mapping[str, str]) -> list[str]:
-    """The fault of a private listener that tells everybody everything, in a line."""
-    if not settings.is_open_to_others:
-        return []
-    where = _where(("admin_host",), environment)
-    return [f"{where}: others can reach {settings.admin_host}, so set BRIDGE_ADMIN_TOKEN, which they will be asked for"]
 
 
 def forget_secrets(environment: MutableMapping[str, str]) -> None:
@@ -154,7 +143,7 @@ def _drop_booleans(raw: Raw, environment: Mapping[str, str], faults: list[str]) 
             if isinstance(value, dict):
                 todo.append(((*path, key), value))
             elif isinstance(value, bool):
-                faults.append(f"{_where((*path, key), environment)}: neither true nor false is a value for it")
+                faults.append(f"{checks.where((*path, key), environment)}: neither true nor false is a value for it")
                 del table[key]
 
 
@@ -170,7 +159,7 @@ def _validate(raw: Raw, environment: Mapping[str, str], faults: list[str]) -> Se
                 message = words.format(**each.get("ctx", {})) if words else each["msg"][:1].lower() + each["msg"][1:]
                 if each["type"] == "unexpected_keyword_argument":
                     message += _meant(each["loc"])
-                faults.append(f"{_where(each['loc'], environment)}: {message}")
+                faults.append(f"{checks.where(each['loc'], environment)}: {message}")
                 _drop(raw, list(each["loc"]), missing=each["type"] == "missing")
 
 
@@ -183,13 +172,6 @@ def _meant(loc: Sequence[int | str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _where(path: Iterable[int | str], environment: Mapping[str, str]) -> str:
-    """The key, or the variable it was set by. A place in a list is the list's."""
-    key = ".".join(each for each in path if isinstance(each, str))
-    names: list[str] = next((field.metadata["env"].split(", else ") for name, field in declared() if name == key), [])
-    return next((name for name in names if name in environment or f"{name}_FILE" in environment), key)
-
-
 def _drop(raw: Raw, loc: list[int | str], *, missing: bool) -> None:
     """Take what is wrong out; for something missing, what it is missing in; for an element of a list, the list."""
     *tables, last = loc[:-1] if missing else loc
@@ -200,80 +182,3 @@ def _drop(raw: Raw, loc: list[int | str], *, missing: bool) -> None:
         holder.pop(last, None)
     elif isinstance(holder, list | tuple):
         _drop(raw, tables, missing=False)
-
-
-def _less_what_is_wrong(settings: Settings) -> Settings:
-    """Nobody need try what may not even be a host, a URL or a path. An empty journal names none."""
-    return replace(
-        settings,
-        host=settings.host if _is_host(settings.host) else "127.0.0.1",
-        admin_host=settings.admin_host if _is_host(settings.admin_host) else "127.0.0.1",
-        journal="" if _journal_fault(settings.journal) else settings.journal,
-        transforms=tuple(each for each in settings.transforms if not _directory_fault(each)),
-    )
-
-
-def _faults(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
-    """What no type can say."""
-    if fault := _journal_fault(settings.journal):
-        yield f"{_where(('journal',), environment)}: {fault}"
-    for key, host in (("host", settings.host), ("admin_host", settings.admin_host)):
-        if not _is_host(host):
-            yield f"{_where((key,), environment)}: neither an address nor the name of a host"
-    for name, source in settings.sources.items():
-        yield from _source_faults(f"sources.{name}", name, source)
-    for directory in settings.transforms:
-        if fault := _directory_fault(directory):
-            yield f"{_where(('transforms',), environment)}: {directory}: {fault}"
-    if settings.retention.ids < settings.retention.bodies:
-        yield "retention.ids: shorter than retention.bodies, but a body without its id would be a new delivery"
-    yield from _event_api_faults(settings.event_api, environment)
-
-
-def _journal_fault(url: str) -> str:
-    try:
-        return journal.fault_of(url)
-    except OSError as error:
-        return error.strerror or type(error).__name__
-    except ValueError:
-        return f"no URL, expected {journal.EXPECTED}"
-
-
-def _directory_fault(directory: str) -> str:
-    """One that can't be listed must not pass for one without modules."""
-    try:
-        os.scandir(directory).close()
-    except OSError as error:
-        return (error.strerror or type(error).__name__).lower()
-    except ValueError:
-        return "there is a NUL in it"
-    return ""
-
-
-def _is_host(host: str) -> bool:
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        return False
-    return host.isprintable() and " " not in host
-
-
-def _event_api_faults(api: EventApiSettings, environment: Mapping[str, str]) -> Iterator[str]:
-    names_server = api.is_dev and api.dev.lower() not in ON
-    try:
-        server_url(api.url)
-    except ValueError:
-        where = _where(("event_api", "dev" if names_server else "base_url"), environment)
-        yield f"{where}: expected {'1, 0 or ' if names_server else ''}a URL such as {DEV_SERVER if names_server else INNGEST}"
-    if not (api.env.isascii() and api.env.isprintable()):
-        yield f"{_where(('event_api', 'env'), environment)}: sent as a header, so it must be printable ASCII"
-
-
-def _source_faults(path: str, name: str, source: SourceSettings) -> Iterator[str]:
-    if not _SOURCE_NAME.fullmatch(name):
-        yield f"{path}: a name is lower-case letters, digits, - and _, at most 63: it is part of a URL"
-    if source.provider not in providers.load():
-        yield f"{path}.provider: unknown, expected one of {', '.join(providers.load())}"
-    prefix = source.prefix or source.provider
-    if prefix.lower().split("/")[0] == "inngest" or not prefix.isprintable() or prefix.endswith("/"):
-        yield f"{path}.prefix: must be printable, not end in / and not be `inngest`"
