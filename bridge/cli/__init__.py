@@ -14,6 +14,7 @@ _COMMANDS = {
     "dev": "dev:dev",
     "serve": "serve:serve",
     "check": "check:check",
+    "health": "health:health",
     "sources": "sources:sources",
     "send": "send:send",
     "transform": "transform:transform",

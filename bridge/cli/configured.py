@@ -15,10 +15,10 @@ def configured() -> Settings:
     return config.load(os.environ, serving=False)
 
 
-def local_url(settings: Settings) -> str:
-    """The bridge on this machine, as one connects to it."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+def local_url(bound: str, port: int) -> str:
+    """A listener of the bridge on this machine, as one connects to it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound, bound)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def read(path: Path) -> bytes:

@@ -58,7 +58,7 @@ def send(
     signed_as = _source(settings, provider, source)
     try:
         body = read(file) if file else webhooks.sample(provider, type_ or "", unchanged=unchanged)
-        url = webhooks.url_of(signed_as.name, base=to or local_url(settings))
+        url = webhooks.url_of(signed_as.name, base=to or local_url(settings.host, settings.port))
     except LookupError as error:
         raise click.UsageError(str(error.args[0])) from None
     except ValueError:

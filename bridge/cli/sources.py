@@ -22,7 +22,7 @@ def sources(*, base: str | None, as_json: bool) -> None:
     bridge sources --base https://hooks.example.com
     """
     settings = configured()
-    public = local_url(settings) if base is None else base if "://" in base else f"https://{base}"
+    public = local_url(settings.host, settings.port) if base is None else base if "://" in base else f"https://{base}"
     known = providers.load()
     whose = {name: known[source.provider] for name, source in settings.sources.items()}
     urls = {name: f"{public.rstrip('/')}/webhooks/{name}" for name in (whose or known)}
