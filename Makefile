@@ -32,19 +32,19 @@ fuzz: $(VENV)/fuzz ## look for a minute for requests that break what verificatio
 	@$(BIN)/python -m fuzz run
 
 check-deploy: $(VENV)/deploy ## check what is in deploy/ with the tools it is for (Debian, as root; deploy/checks/install has them)
-	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/pytest deploy/checks
+	@$(BIN)/pytest deploy/checks
 
 lock: $(VENV)/dev ## make the lock files anew from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK) --group build pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile $(LOCK) --group image --extra traces pyproject.toml -c requirements.lock -o requirements-image.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group image --extra traces pyproject.toml -c requirements.lock -o requirements-image.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --group dev --extra traces pyproject.toml -c requirements-image.lock -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile $(LOCK) --group fuzz -o requirements-fuzz.lock
 	$(BIN)/uv pip compile $(LOCK) --group deploy -c requirements-dev.lock -o requirements-deploy.lock
 LOCK := --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
 
 clean: ## remove what the others made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .fuzz
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .fuzz .deploy
 	rm -f bridge-dev.db bridge-dev.db-*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,4 +1,4 @@
-"""A stand-in for the Event API, on 127.0.0.1: answers as the real one was seen to, and misbehaves on demand.
+"""A stand-in for the Event API, on this machine: answers as the real one was seen to, and misbehaves on demand.
 
 `bridge dev` sends to it where no dev server runs; the tests have no other Event API. Recordings of a real server hold it
 to the truth: `tests/recordings/event-api.jsonl`.
@@ -105,13 +105,13 @@ class StandIn:
         """The base URL."""
         return f"http://127.0.0.1:{self._port}"
 
-    async def start(self, port: int = 0) -> None:
-        """Listen; 0: on any free port. Raises OSError where the port is taken."""
+    async def start(self, port: int = 0, *, host: str = "127.0.0.1") -> None:
+        """Listen; 0: on any free port. Raises OSError where the port is taken. `host`: for others than this machine."""
         # No access log: the path holds the key.
         server = web.Server(self._serve, access_log=None, auto_decompress=False)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
+        await web.TCPSite(runner, host, port).start()
         self._runner, self._port = runner, runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -5,32 +5,40 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+# Those from PyPI are beside Python; /usr/sbin has nginx, and is not in everybody's PATH.
+PLACES = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 def path_of(program: str) -> str:
-    """Where it is. /usr/sbin too, which has nginx and is not in everybody's PATH."""
-    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    found = shutil.which(program, path=PLACES)
     assert found, f"{program} is not installed: deploy/checks/install installs what Debian has of it"
     return found
 
 
 def run(
-    program: str, *arguments: str | Path, stdin: str = "", environment: Mapping[str, str] | None = None, status: int = 0
+    program: str,
+    *arguments: str | Path,
+    stdin: str = "",
+    environment: Mapping[str, str] | None = None,
+    status: int | None = 0,
 ) -> str:
-    """What it prints, on standard output and standard error. Fails where it ends with another exit status."""
+    """What it prints, on standard output and standard error. Fails where it ends with another exit status. None: any will do."""
     done = subprocess.run(
         [path_of(program), *arguments],
         input=stdin,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, "PATH": PLACES, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    assert done.returncode == status, f"{program} {' '.join(map(str, arguments))}: {done.returncode}\n{done.stdout}"
+    assert status in {None, done.returncode}, (
+        f"{program} {' '.join(map(str, arguments))}: {done.returncode}\n{done.stdout}"
+    )
     return done.stdout

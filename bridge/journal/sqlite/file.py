@@ -247,6 +247,8 @@ def _code(error: Exception) -> int:
 
 def _cause(path: Path, error: Exception) -> str:
     code = _code(error)
+    if whose := _whose(path):
+        return whose
     if isinstance(error, OSError):
         return f"the directory {path.parent} is missing" if not path.parent.is_dir() else error.strerror or str(error)
     if code == sqlite3.SQLITE_CANTOPEN:
@@ -256,6 +258,20 @@ def _cause(path: Path, error: Exception) -> str:
     # SQLite's own texts name tables, never values.
     name = f"{error.sqlite_errorname}: " if isinstance(error, sqlite3.Error) and code else ""
     return _PASSING.get(code) or _LASTING.get(code) or f"{name}{error}"
+
+
+def _whose(path: Path) -> str:
+    """Why we may not use what is there, where it is another's: a volume is often root's. Empty: we may, or nothing is there."""
+    for each, wanted in ((path.parent, os.R_OK | os.W_OK | os.X_OK), (path, os.R_OK | os.W_OK)):
+        with suppress(OSError):  # not there
+            owner = os.stat(each).st_uid  # noqa: PTH116 - as above
+            if owner != os.geteuid() and not os.access(each, wanted) and not _is_read_only(each):
+                return f"{each} belongs to uid {owner}, and is not to be written by uid {os.geteuid()}, which the bridge runs as"
+    return ""
+
+
+def _is_read_only(place: Path) -> bool:
+    return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
 
 
 def _is_full(path: Path) -> bool:
