@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine import Engine
 from service import SECRETS, delivery
-from tools import ROOT
+from tools import DEPLOY, ROOT, path_of, run
 
 from bridge import providers
 from bridge.clock import wall_clock
@@ -21,9 +25,6 @@ from bridge.clock import wall_clock
 # What a container of the bridge can do without, and so should.
 SPARE = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
 PATIENCE = 30.0
-STANDING_IN = (
-    'FROM webhook-event-bridge\nCOPY dev_server.py /\nENTRYPOINT []\nCMD ["dumb-init", "python", "/dev_server.py"]\n'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,19 @@ def settings(**more: str) -> list[str]:
     return [f"--env={name}={value}" for name, value in needed.items()]
 
 
-def standing_in(engine: Engine, tag: str) -> None:
-    """Have an image of the Event API's stand-in under this tag."""
-    engine.docker("build", "--file", "-", "--tag", tag, ROOT / "deploy" / "checks", stdin=STANDING_IN)
+def stand_in(engine: Engine, name: str, tag: str) -> None:
+    """Have an image that takes the place of one that is in a registry, under its name. What each is: images/."""
+    with tempfile.TemporaryDirectory() as context:
+        shutil.copytree(DEPLOY / "checks" / "images" / name, context, dirs_exist_ok=True)
+        if name == "caddy":
+            shutil.copy(path_of("caddy"), context)
+        engine.docker("build", "--tag", tag, context)
+
+
+def checkout(into: Path) -> None:
+    """A copy of the project, less what git ignores."""
+    files = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for each in filter(os.path.exists, (f"{ROOT}/{file}" for file in files)):
+        to = into / Path(each).relative_to(ROOT)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(each, to)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from engine import Engine
-from running import SPARE, Running, container, settings, standing_in, until
+from running import SPARE, Running, checkout, container, settings, stand_in, until
 from service import delivery
 from tools import DEPLOY, ROOT, run
 
@@ -38,9 +38,9 @@ def built(engine: Engine) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def network(engine: Engine) -> Iterator[str]:
     """One that leads nowhere, with the Event API in it: events are what its container prints."""
-    standing_in(engine, "inngest")
+    stand_in(engine, "inngest", "inngest")
     engine.docker("network", "create", "--internal", "inside")
-    engine.docker("run", "--detach", "--name", "inngest", "--network", "inside", "inngest")
+    engine.docker("run", "--detach", "--name", "inngest", "--network", "inside", "localhost/inngest")
     yield "--network=inside"
     engine.docker("rm", "--force", "inngest")
     engine.docker("network", "rm", "inside")
@@ -116,10 +116,7 @@ def test_python_compiles_nothing_when_it_starts(engine: Engine) -> None:
 def test_the_layer_of_the_libraries_stays_when_the_code_changes(
     engine: Engine, built: dict[str, Any], tmp_path: Path
 ) -> None:
-    run("git", "-C", ROOT, "worktree", "prune")
-    for each in ("bridge", "transforms", "deploy", "pyproject.toml", "README.md", "LICENSE", "requirements-image.lock"):
-        run("cp", "--recursive", "--preserve", ROOT / each, tmp_path / each)
-    run("cp", ROOT / ".dockerignore", tmp_path)
+    checkout(tmp_path)
     (tmp_path / "bridge" / "clock.py").write_text((ROOT / "bridge" / "clock.py").read_text() + "# changed\n")
     engine.docker("build", "--file", tmp_path / "deploy" / "Dockerfile", "--tag", "changed", tmp_path)
     changed = json.loads(engine.docker("inspect", "--type", "image", "changed"))[0]
