@@ -106,7 +106,7 @@ def test_an_alert_says_how_urgent_it_is_and_has_its_numbers_and_its_page(alert: 
 
 def test_every_alert_has_its_page_for_the_night_and_every_page_its_alert() -> None:
     written = pages()
-    assert sorted(set(written) - {"What was missed meanwhile"}) == NAMES
+    assert sorted(set(written) - {"Take a change", "What was missed meanwhile"}) == NAMES
     for alert in NAMES:
         places = [written[alert].find(part) for part in PARTS]
         assert -1 not in places and places == sorted(places), alert

@@ -15,7 +15,7 @@ import yaml
 from rules import ALERTS, rules
 from runbook import README, blocks, commands, section
 from service import Service, delivery, service
-from tools import DEPLOY, path_of, run
+from tools import DEPLOY, PLACES, path_of, run
 
 from bridge.model import State
 from bridge.stand_in import StandIn
@@ -52,7 +52,7 @@ async def test_a_command_on_a_page_does_what_it_is_there_for(running: Service, c
         path_of("bash"),
         *("-o", "pipefail", "-c", command),
         cwd=running.folder,
-        env={**os.environ, **running.environment},
+        env={**os.environ, "PATH": PLACES, **running.environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
