@@ -32,7 +32,7 @@ fuzz: $(VENV)/fuzz ## look for a minute for requests that break what verificatio
 	@$(BIN)/python -m fuzz run
 
 check-deploy: $(VENV)/deploy ## check what is in deploy/ with the tools it is for (Debian, as root; deploy/checks/install has them)
-	@$(BIN)/pytest deploy/checks
+	@$(BIN)/pytest --timeout 900 deploy/checks
 
 lock: $(VENV)/dev ## make the lock files anew from pyproject.toml
 	$(BIN)/pip install --quiet uv

@@ -23,12 +23,19 @@ from bridge import providers, samples
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(sorted(path for part in ("bridge", "transforms") for path in (ROOT / part).rglob("*.py")))
-ALL = (*OURS, *(path for part in ("tests", "bench", "chaos", "fuzz") for path in sorted((ROOT / part).rglob("*.py"))))
+ALL = (
+    *OURS,
+    *(
+        path
+        for part in ("tests", "bench", "chaos", "fuzz", "deploy/checks")
+        for path in sorted((ROOT / part).rglob("*.py"))
+    ),
+)
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_MEDIAN = 300, 60, 10
 EXCUSE = re.compile(r"# (?:noqa|type: ignore)\b.*")
 # One code or several, then why.
 GOOD_EXCUSE = re.compile(r"# (noqa: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)* - |type: ignore\[[a-z-]+(, [a-z-]+)*\]  # )\S.*")
-PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][0-9a-z.]*)(?: ; [^\\]+)? \\")
+PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][0-9a-z.!]*)(?: ; [^\\]+)? \\")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
 ORIGIN = re.compile(r"    #(?: via.*|   .*)")
 
@@ -146,14 +153,17 @@ def pinned(lock: str) -> dict[str, tuple[str, ...]]:
     ("lock", "asked"),
     [
         ("requirements.lock", ("project", "build")),
-        ("requirements-dev.lock", ("project", "build", "dev")),
+        ("requirements-image.lock", ("project", "traces", "build", "image")),
+        ("requirements-dev.lock", ("project", "traces", "build", "dev")),
+        ("requirements-deploy.lock", ("deploy",)),
         ("requirements-fuzz.lock", ("fuzz",)),
     ],
 )
 def test_a_lock_file_pins_with_hashes_all_that_is_asked_for_and_names_no_registry(
     lock: str, asked: tuple[str, ...]
 ) -> None:
-    groups = {**project()["dependency-groups"], "project": project()["project"]["dependencies"]}
+    about = project()["project"]
+    groups = {**project()["dependency-groups"], **about["optional-dependencies"], "project": about["dependencies"]}
     versions = pinned(lock)  # knows no line that could name one
     for requirement in map(Requirement, (each for group in asked for each in groups[group])):
         assert requirement.name in versions
@@ -162,7 +172,9 @@ def test_a_lock_file_pins_with_hashes_all_that_is_asked_for_and_names_no_registr
 
 
 def test_what_is_tested_is_what_is_installed() -> None:
-    assert pinned("requirements.lock").items() <= pinned("requirements-dev.lock").items()
+    tested = pinned("requirements-dev.lock").items()
+    assert pinned("requirements.lock").items() <= tested
+    assert dict(pinned("requirements-image.lock").items() - tested).keys() == {"dumb-init"}
 
 
 @pytest.fixture(scope="module")

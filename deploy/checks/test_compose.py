@@ -24,10 +24,15 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 STAND_INS = {"inngest": "inngest", "postgres": "postgres", "proxy": "caddy", "prometheus": "prometheus"}
 
 
+def shown(heading: str, language: str = "sh") -> str:
+    """The first block of that language under a heading of the README."""
+    text = (DEPLOY / "README.md").read_text().partition(f"## {heading}\n")[2]
+    [block, *_] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
 def commands() -> list[str]:
-    text = (DEPLOY / "README.md").read_text().partition("## From nothing to a first webhook\n")[2]
-    [block, *_] = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [line for line in block.splitlines() if line]
+    return [line for line in shown("From nothing to a first webhook").splitlines() if line]
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,28 @@ def test_under_ten_commands_lead_from_nothing_to_a_stripe_webhook_that_arrives(u
     user.compose("restart bridge")
     until(lambda: user.bridge().post(4, secret="whsec_of_my_endpoint") == 200)
     assert user.bridge().listed().keys() == {id_, "evt_1", "evt_3", "evt_4"}
+
+
+def test_the_image_is_built_run_and_added_to_as_it_is_shown(user: User) -> None:
+    secrets, transforms = user.folder / "secrets", user.folder / "transforms"
+    secrets.mkdir()
+    for name, value in (("STRIPE_WEBHOOK_SECRET", "whsec_..."), ("INNGEST_EVENT_KEY", "a key")):
+        (secrets / name).write_text(value)
+    try:
+        user.types(shown("The image"))
+        bridge = Running(user.engine, "bridge", "http://127.0.0.1:8080")
+        bridge.until_ready()
+        assert bridge.post(1, secret="whsec_...") == 200
+    finally:
+        user.types("docker rm --force --volumes bridge", "docker volume rm --force journal")
+    transforms.mkdir(exist_ok=True)
+    (transforms / "stripe.py").write_text("import inflection\n\ndef transform(delivery):\n    return None\n")
+    (user.folder / "Dockerfile").write_text(shown("The image", "dockerfile"))
+    user.types("docker build --tag own .")
+    said = user.types(
+        "docker run --rm --env STRIPE_WEBHOOK_SECRET=s --env INNGEST_DEV=http://127.0.0.1:9 own check || true"
+    )
+    assert "of your own: stripe" in said
 
 
 def test_two_bridges_on_a_postgresql_lose_nothing_when_either_is_stopped(user: User) -> None:
