@@ -96,7 +96,7 @@ def test_under_ten_commands_lead_from_nothing_to_a_stripe_webhook_that_arrives(u
 
 
 def test_the_image_is_built_run_and_added_to_as_it_is_shown(user: User) -> None:
-    secrets, transforms = user.folder / "secrets", user.folder / "transforms"
+    secrets, transforms = user.folder / "secrets", user.folder / "own" / "transforms"
     secrets.mkdir()
     for name, value in (("STRIPE_WEBHOOK_SECRET", "whsec_..."), ("INNGEST_EVENT_KEY", "a key")):
         (secrets / name).write_text(value)
@@ -107,10 +107,10 @@ def test_the_image_is_built_run_and_added_to_as_it_is_shown(user: User) -> None:
         assert bridge.post(1, secret="whsec_...") == 200
     finally:
         user.types("docker rm --force --volumes bridge", "docker volume rm --force journal")
-    transforms.mkdir(exist_ok=True)
+    transforms.mkdir(parents=True)
     (transforms / "stripe.py").write_text("import inflection\n\ndef transform(delivery):\n    return None\n")
-    (user.folder / "Dockerfile").write_text(shown("The image", "dockerfile"))
-    user.types("docker build --tag own .")
+    (user.folder / "own" / "Dockerfile").write_text(shown("The image", "dockerfile"))
+    user.types("docker build --tag own own")
     said = user.types(
         "docker run --rm --env STRIPE_WEBHOOK_SECRET=s --env INNGEST_DEV=http://127.0.0.1:9 own check || true"
     )
