@@ -53,6 +53,11 @@ class Host:
     def until_ready(self) -> None:
         until(self.ready, otherwise=lambda: self.run("journalctl -u bridge -o cat -n 50"))
 
+    def until_logged(self, event: str) -> None:
+        """Since the unit was last started, at least."""
+        log = "journalctl -u bridge -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID bridge)"
+        until(lambda: event in self.run(log), otherwise=lambda: self.run(log))
+
     def restart(self) -> None:
         self.run("systemctl daemon-reload; systemctl restart bridge")
         self.until_ready()

@@ -193,14 +193,22 @@ def test_another_secret_needs_a_line(host: Host) -> None:
         host.arrived(host.send("stripe customer.created --source stripe-live"))
 
 
-def test_a_reload_reads_the_configuration_again(host: Host) -> None:
+def test_a_reload_reads_the_configuration_and_transforms_again(host: Host) -> None:
+    before = host.shows("MainPID")
     [place] = re.findall(r"`secrets = \[\"file:(.*?)\"\]`", README)
     source = f'[sources.stripe]\nprovider = "stripe"\nsecrets = ["file:{place}"]\n'
     host.run(FILE, stdin="whsec_in_a_file\n")
+    host.run("install -m 644 deploy/checks/attempts.py /etc/bridge/transforms/stripe.py")
     host.run(f"cp {SETTINGS} /tmp/settings; cat >>{SETTINGS}", stdin=source)
     host.run("systemctl reload bridge")
+    host.until_logged('"configuration.taken"')
+    assert attempted(host)
+    host.run(FILE, stdin="whsec_in_the_same_file\n")
     until(lambda: "200 in" in host.bridge("send stripe customer.created || true"), otherwise=lambda: "it was not read")
-    host.run(f"cp /tmp/settings {SETTINGS}")
+    host.run(f"echo prot = 8080 >{SETTINGS}; systemctl reload bridge")
+    host.until_logged('"configuration.refused"')
+    assert host.ready() and host.shows("MainPID") == before
+    host.run(f"cp /tmp/settings {SETTINGS}; rm /etc/bridge/transforms/stripe.py")
     host.restart()
 
 
