@@ -32,11 +32,11 @@ async def api() -> AsyncIterator[StandIn]:
         yield found
 
 
-def without_secret(folder: Path, **more: str) -> dict[str, str]:
+def without_secret(folder: Path) -> dict[str, str]:
     """An environment that leaves Stripe's secret to a file."""
     secret = folder / "secret"
     secret.write_text("whsec_old\n")
-    return {"STRIPE_WEBHOOK_SECRET_FILE": str(secret), **more}
+    return {"STRIPE_WEBHOOK_SECRET_FILE": str(secret)}
 
 
 async def post(to: Service, n: int | str, secret: str) -> Answer:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import orjson
 from machine import Machine, machine
 from tools import DEPLOY, ROOT
+from tools import until as until_it_is
 
 SETTINGS = "/etc/bridge/bridge.toml"
 _DROP_INS = "/etc/systemd/system/bridge.service.d"
-_PATIENCE = 60.0
+# Seconds: a machine is started, and packages are installed on it.
+until = partial(until_it_is, patience=60.0)
 
 
 def section(heading: str) -> str:
@@ -87,13 +89,6 @@ class Host:
         finally:
             self.run(f"rm {_DROP_INS}/checks.conf; cp /tmp/settings {SETTINGS}")
             self.restart()
-
-
-def until(wanted: Callable[[], object], *, otherwise: Callable[[], str]) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not wanted():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.1)
 
 
 @contextmanager

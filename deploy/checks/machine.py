@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from processes import children, command_line, kill
-from tools import path_of, run
+from tools import path_of, run, until
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Seconds until it has started, or ended.
 _PATIENCE = 60.0
 
 
@@ -44,7 +44,7 @@ def machine() -> Iterator[Machine]:
         finally:
             kill(starting.pid)
             starting.wait()
-            _until(partial(_remove, group), "it is not gone")
+            until(partial(_remove, group), patience=_PATIENCE, otherwise=lambda: "it is not gone")
 
 
 def _cgroups() -> Path:
@@ -57,9 +57,13 @@ def _started(starting: subprocess.Popen[bytes]) -> Machine:
         assert starting.poll() is None, "it did not start"
         return any(command_line(child)[:1] == ["/lib/systemd/systemd"] for child in children(starting.pid))
 
-    _until(is_systemd, "no systemd has started")
+    until(is_systemd, patience=_PATIENCE, otherwise=lambda: "no systemd has started")
     found = Machine(children(starting.pid)[0])
-    _until(lambda: found.run("test -S /run/systemd/private && echo yes || true"), "its systemd does not answer")
+    until(
+        lambda: found.run("test -S /run/systemd/private && echo yes || true"),
+        patience=_PATIENCE,
+        otherwise=lambda: "its systemd does not answer",
+    )
     found.run("systemctl is-system-running --wait")
     return found
 
@@ -72,10 +76,3 @@ def _remove(group: Path) -> bool:
         except OSError:  # a process has not quite ended
             return False
     return True
-
-
-def _until(wanted: Callable[[], object], otherwise: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not wanted():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.05)

@@ -6,10 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from engine import Engine
 from service import SECRETS, delivery
-from tools import DEPLOY, ROOT, path_of, run
+from tools import DEPLOY, ROOT, path_of, run, until
 
 from bridge import providers
 from bridge.clock import wall_clock
@@ -64,13 +63,6 @@ class Running:
         until(
             lambda: "readyz: ready" in self.engine.docker("exec", self.name, "bridge", "health", "--ready", status=None)
         )
-
-
-def until(wanted: Callable[[], object], *, patience: float = PATIENCE) -> None:
-    ending = time.monotonic() + patience
-    while not wanted():
-        assert time.monotonic() < ending, "not in time"
-        time.sleep(0.1)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from engine import Engine
-from running import Running, checkout, stand_in, until
-from tools import DEPLOY, run
+from running import Running, checkout, stand_in
+from tools import DEPLOY, run, until
 
 pytest_plugins = ["containers"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from engine import Engine
-from running import SPARE, Running, checkout, container, settings, stand_in, until
+from running import SPARE, Running, checkout, container, settings, stand_in
 from service import delivery
-from tools import DEPLOY, ROOT, run
+from tools import DEPLOY, ROOT, run, until
 
 pytest_plugins = ["containers"]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from engine import Engine
-from running import SPARE, container, settings, until
+from running import SPARE, container, settings
 from service import SECRETS
+from tools import until
 
 pytest_plugins = ["containers"]
 

@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +43,13 @@ def run(
         f"{program} {' '.join(map(str, arguments))}: {done.returncode}\n{done.stdout}"
     )
     return done.stdout
+
+
+def until(
+    wanted: Callable[[], object], *, patience: float = 30.0, otherwise: Callable[[], str] = lambda: "not in time"
+) -> None:
+    """Look again and again until it is so, for so many seconds; then fail with what there is to say."""
+    deadline = time.monotonic() + patience
+    while not wanted():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.1)
