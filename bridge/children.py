@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pickle
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import orjson
 
 from bridge import log
-from bridge.process import command
-from bridge.settings import Settings
+from bridge.process import command, send
+from bridge.settings import Settings, packed
 
 _NAMES = ("receiver", "forwarder")
 # A service manager kills after 10 s: Docker's default, and what SIGTERM is promised to take at most.
@@ -41,10 +40,7 @@ class Children:
     ) -> None:
         """`ready` is set once all serve, `failed` called when one can't be watched any more."""
         self._public = public
-        self._environment = os.environ | {
-            "PROMETHEUS_MULTIPROC_DIR": metrics_directory,
-            "MALLOC_ARENA_MAX": "2",  # a thread or two each: glibc would reserve an arena a core and thread
-        }
+        self._metrics_directory = metrics_directory
         self._ready = ready
         self._failed = failed
         self._living: dict[Child, asyncio.Task[None]] = {}
@@ -68,16 +64,28 @@ class Children:
             await self._end(receiver)
             raise
         self._replaced = "forwarder"
+        try:
+            await asyncio.gather(
+                self._exchange_forwarder([child for child in before if child.name == "forwarder"], told),
+                *(self._end(child) for child in before if child.name == "receiver"),
+            )
+        finally:
+            self._replaced = ""
+
+    async def _exchange_forwarder(self, before: Sequence[Child], told: Told) -> None:
         await asyncio.gather(*map(self._end, before))
         forwarder = self._start("forwarder", told)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_WITHIN):
                 await forwarder.serving.wait()
-        self._replaced = ""
 
     async def stop(self) -> None:
-        """Returns when none is left. Raises what one failed of."""
-        await asyncio.gather(*map(self._end, self._living))
+        """Returns when none is left, and nothing listens any more. Raises what one failed of."""
+        for child in self._living:
+            child.stopping.set()
+        # Closed here too, or the kernel would go on taking connections nobody accepts.
+        self._public.close()
+        await asyncio.gather(*map(self._end, tuple(self._living)))
 
     def missing(self) -> list[str]:
         """The names of those that do not serve, and should."""
@@ -95,7 +103,7 @@ class Children:
             counts_as=name if name not in names else f"{name}-2",
             told=told,
             passed=(self._public,) if name == "receiver" else (),
-            environment=self._environment,
+            metrics_directory=self._metrics_directory,
             heard=self._heard,
         )
         self._living[child] = asyncio.create_task(child.run())
@@ -103,9 +111,11 @@ class Children:
         return child
 
     async def _end(self, child: Child) -> None:
-        watched = self._living[child]
+        watched = self._living.get(child)
+        if watched is None:  # it has ended by now
+            return
         await child.stop(within=_STOP_WITHIN)
-        await watched
+        await asyncio.shield(watched)  # whoever waits may give up, the watch may not
 
     def _ended(self, child: Child, watched: asyncio.Task[None]) -> None:
         """No watch ends by itself; should one fail, half a service is worse than none."""
@@ -129,7 +139,7 @@ class Child:
         counts_as: str,
         told: Told,
         passed: tuple[socket.socket, ...],
-        environment: Mapping[str, str],
+        metrics_directory: str,
         heard: Callable[[], None],
     ) -> None:
         """`counts_as`: two that live at the same time must not count under one name. `heard` is called when it said something."""
@@ -140,41 +150,40 @@ class Child:
         self.serving = asyncio.Event()
         self._told = told
         self._passed = passed
-        self._environment = environment
+        self._metrics_directory = metrics_directory
         self._heard = heard
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = asyncio.Event()
+        self.stopping = asyncio.Event()
+        """Once it is set no other life of it begins."""
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         delay = _FIRST_RESTART
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             started = loop.time()
             status = await self._live()
             self.serving.clear()
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 return
             log.error("process.ended", ended=self.name, status=status, next_start_in_seconds=delay)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
-                    await self._stopping.wait()
+                    await self.stopping.wait()
             delay = _FIRST_RESTART if loop.time() - started > _SETTLED_AFTER else min(delay * 2, _LONGEST_RESTART)
 
     async def stop(self, *, within: float) -> None:
         """SIGTERM, and SIGKILL to one that has not ended `within` seconds."""
-        self._stopping.set()
+        self.stopping.set()
         process = self._process
         if process is None or process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+        send(signal.SIGTERM, process.pid)
         try:
             async with asyncio.timeout(within):
                 await process.wait()
         except TimeoutError:
             log.error("process.killed", killed=self.name, reason="did not stop in time")
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            send(signal.SIGKILL, process.pid)
             await process.wait()
 
     async def _live(self) -> int | str:
@@ -184,11 +193,11 @@ class Child:
         except OSError as error:  # the machine has no room for one more
             return error.strerror or str(error)
         self._process = process
-        if self._stopping.is_set():  # `stop` was called meanwhile, and knew of no process
-            process.kill()
+        if self.stopping.is_set():  # `stop` was called meanwhile, and knew of no process
+            send(signal.SIGKILL, process.pid)
         reader, writer = await asyncio.open_connection(sock=channel)
         # Over a private channel from us to a process of ours: secrets stand in no argument and no environment.
-        writer.write(pickle.dumps(self._told))
+        writer.write(packed(self._told))
         with contextlib.suppress(ConnectionError):  # it was killed before it had read them
             async for line in reader:
                 message: dict[str, str] = orjson.loads(line)
@@ -208,7 +217,11 @@ class Child:
                 *command("bridge.roles", self.name, self.counts_as, str(os.getpid()), *map(str, passed)),
                 pass_fds=passed,
                 stdin=asyncio.subprocess.DEVNULL,
-                env=self._environment,
+                env=os.environ  # as it is by now: with no secret that was read since the last start
+                | {
+                    "PROMETHEUS_MULTIPROC_DIR": self._metrics_directory,
+                    "MALLOC_ARENA_MAX": "2",  # a thread or two each: glibc would reserve an arena a core and thread
+                },
                 start_new_session=True,  # the terminal's Ctrl-C comes to us alone, and we stop them in order
             )
         except BaseException:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 
-from bridge.process import command
+from bridge.process import command, send
 
 # Seconds an idle one needs to leave by itself, once its channel is closed.
 _LEAVING = 0.2
@@ -40,6 +40,7 @@ class Companion:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=2,
                     env=environment,
+                    start_new_session=True,  # what a terminal or an init sends to all is for the supervisor alone
                 )
         except BaseException:
             ours.close()
@@ -53,8 +54,7 @@ class Companion:
             async with asyncio.timeout(_LEAVING):
                 await self._process.wait()
         except TimeoutError:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+            send(signal.SIGKILL, self._process.pid)
             await self._process.wait()
         code = self._process.returncode or 0
         return f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,8 @@ _LONGEST_HEAD = 32 << 10
 _MOST_HEADS = 32 << 20
 # Seconds a head has, at least; at most twice that.
 _HEAD_WITHIN = 15.0
+# Seconds between two looks whether all have left.
+_LOOK_AGAIN = 0.05
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -39,10 +42,19 @@ class Server(web.Server):
         self._owing: dict[RequestHandler, int] = {}
         """Bytes of its head from each connection that owes us one, who has owed it for longest first."""
         self._held = 0
+        self._leaves = False
         self._crowded_out = log.Sparing("connection.crowded_out")
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    async def take_leave(self, *, within: float) -> None:
+        """Each answer is the last one on its connection from here on. Returns when none is left, and at the latest then."""
+        self._leaves = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while self._connections:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(_LOOK_AGAIN)
 
     async def drop_the_silent(self, *, within: float = _HEAD_WITHIN) -> None:
         """For ever: close connections that do not bring the head they owe. Whoever opened as many as we may have, and said
@@ -98,7 +110,30 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        if self._leaves:
+            message = message._replace(should_close=True)
         return _Request(message, payload, protocol, writer, task, self._loop)
+
+
+class Runner(web.AppRunner):
+    """Serves an application by such a server."""
+
+    __slots__ = ("_dropping", "_most")
+
+    def __init__(self, application: web.Application, *, most: int, **options: Any) -> None:
+        super().__init__(application, **options)
+        self._most = most
+
+    async def _make_server(self) -> Server:
+        await super()._make_server()  # it is started
+        handle: Any = self._app._handle  # noqa: SLF001 - as aiohttp makes its own
+        server = Server(handle, most=self._most, request_factory=self._app._make_request, **self._kwargs)  # noqa: SLF001 - as above
+        self._dropping = asyncio.create_task(server.drop_the_silent())
+        return server
+
+    async def _cleanup_server(self) -> None:
+        self._dropping.cancel()
+        await super()._cleanup_server()
 
 
 class _Connection(RequestHandler):

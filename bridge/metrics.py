@@ -7,15 +7,9 @@ the supervisor reads those of all processes together. A file each: see `continue
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import shutil
-import tempfile
 from bisect import bisect_left
 from collections import Counter as Counted
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
 
@@ -26,8 +20,6 @@ from bridge.model import State
 _ACK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # From milliseconds to the week an Event API may be away.
 _FORWARD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800, 7200, 86400, 604800)
-# Of a directory's name, once it is locked.
-_LIVING = "bridge-metrics-"
 
 DELIVERY_OUTCOMES = ("accepted", "duplicate", "rejected", "handshake", "failed")
 
@@ -135,40 +127,3 @@ def continue_counting_as(process: str) -> None:
     """Go on where the last process of this name was, in its files: by pid, each start would leave its own behind."""
     if values.ValueClass is not values.MutexValue:
         values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]  # it has no types
-
-
-class Directory:
-    """Where all processes of a service keep what they count, as long as it lives.
-
-    In memory, where there is such a place: whoever counts is killed (SIGBUS) when a full disk can't hold the page. With
-    the journal on the same disk, a receiver that should answer 503 would not live to do it.
-    """
-
-    def __init__(self) -> None:
-        """What a service left behind that was killed goes: nobody holds its lock any more."""
-        place = _in_memory() or Path(tempfile.gettempdir())
-        for left in place.glob(f"{_LIVING}*"):
-            _remove_unless_held(left)
-        made = Path(tempfile.mkdtemp(prefix="bridge-starting-", dir=place))
-        self._held = os.open(made, os.O_RDONLY)
-        fcntl.flock(self._held, fcntl.LOCK_EX)
-        self.path = made.rename(made.with_name(made.name.replace("bridge-starting-", _LIVING)))
-
-    def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._held)
-
-
-def _in_memory() -> Path | None:
-    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a name nobody can know, for us alone
-    return memory if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) else None
-
-
-def _remove_unless_held(left: Path) -> None:
-    with suppress(OSError):  # its service lives, or it is another user's, or somebody else removes it just now
-        held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left)
-        finally:
-            os.close(held)

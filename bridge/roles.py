@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import pickle
 import resource
 import signal
 import socket
@@ -27,6 +26,7 @@ from aiohttp import web
 from bridge import journal, log, process
 from bridge.clock import wall_clock
 from bridge.connections import Server
+from bridge.errors import BridgeError
 from bridge.event_api import Answer, EventApi, Verdict
 from bridge.forward import Forwarder
 from bridge.gate import Gate
@@ -36,11 +36,14 @@ from bridge.model import Entry
 from bridge.receive import Receiver
 from bridge.retention import Pruner
 from bridge.send import Sender
-from bridge.settings import TRACES, Settings
+from bridge.settings import TRACES, Settings, unpacked
 from bridge.worker.client import Worker, WorkerSettings
 
 # Seconds for what is on its way when we are stopped; the supervisor kills after 8.
 _GRACE = 4.0
+# Seconds in which whoever keeps a connection is told, with the answer to a request on it, that it is the last one. To close
+# it before would lose the request that is on its way just then, and a proxy keeps dozens.
+_LEAVE = 1.0
 # Seconds for a sender to notice an answer it got before it had sent everything, such as 413. To close at once would
 # reset the connection, and the answer with it; what is sent meanwhile is read and dropped.
 _LINGER = 1.0
@@ -84,12 +87,15 @@ async def receiver(
     server = public_server(receiving, most=most)
     runner = web.ServerRunner(server, shutdown_timeout=_GRACE)
     await runner.setup()
-    await web.SockSite(runner, public, backlog=1024).start()
+    site = web.SockSite(runner, public, backlog=1024)
+    await site.start()
     watching = [asyncio.create_task(server.drop_the_silent()), asyncio.create_task(receiving.watch())]
     say({"ready": True, "unstored": ""})
     await stopped.wait()
     for each in watching:
         each.cancel()
+    await site.stop()
+    await server.take_leave(within=_LEAVE)
     await runner.cleanup()
     await store.close()
 
@@ -175,15 +181,11 @@ def _check(*tasks: asyncio.Task[None]) -> None:
 
 def main(name: str, counts_as: str, parent: int, channel: int, *passed: int) -> None:
     """Be the child of this name until the supervisor wants no more of us."""
-    process.die_with_parent(parent)
+    process.belong_to(parent)
     log.configure(name)
     continue_counting_as(counts_as)
     conversation = process.adopt(channel)
-    try:
-        told: tuple[Settings, tuple[str, ...]] = pickle.load(conversation.makefile("rb"))  # noqa: S301 - from our own parent, over a private channel
-    except EOFError:  # it is gone
-        return
-    settings, modules = told
+    settings, modules = _told(conversation)
     traces: Tracing | None = import_module("bridge.traces").Traces(name) if os.environ.get(TRACES) else None
     _freeze()
     sockets = [process.adopt(descriptor) for descriptor in passed]
@@ -208,6 +210,17 @@ def main(name: str, counts_as: str, parent: int, channel: int, *passed: int) -> 
     uvloop.run(live())
     if traces:
         traces.close()
+
+
+def _told(conversation: socket.socket) -> tuple[Settings, tuple[str, ...]]:
+    try:
+        told: tuple[Settings, tuple[str, ...]] = unpacked(conversation.makefile("rb"))
+    except EOFError:  # whoever started us is gone
+        sys.exit(0)
+    except BridgeError as error:
+        log.error("process.failed", error=str(error))
+        sys.exit(1)
+    return told
 
 
 if __name__ == "__main__":

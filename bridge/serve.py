@@ -13,6 +13,7 @@ have changed it is read again; where all of it is right, new processes take over
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import socket
 from collections.abc import Iterable, Iterator
@@ -20,16 +21,21 @@ from dataclasses import fields
 
 from aiohttp import web
 
-from bridge import journal, listeners, log, metrics, providers
+from bridge import journal, listeners, log, providers, runtime
 from bridge.admin import Admin
 from bridge.children import Children
 from bridge.clock import wall_clock
+from bridge.connections import Runner
 from bridge.errors import BridgeError, ConfigInvalid
 from bridge.journal import Journal
 from bridge.reading import Configuration
 from bridge.settings import Settings
 from bridge.worker.client import Loaded, Worker, WorkerSettings
 
+# Connections to the private listener: whoever watches us has a few. More would take files that our processes need.
+_MOST_PRIVATE = 100
+# Seconds until what could not be taken is tried again.
+_FIRST_RETRY, _LONGEST_RETRY = 5.0, 60.0
 # Taken hold of at the start, for as long as the service lives.
 _BOUND = ("host", "port", "admin_host", "admin_port")
 
@@ -78,33 +84,31 @@ class Service:
         """Serve until `stop`, SIGTERM or SIGINT. Everything `prepare` took hold of is let go of."""
         assert self._public is not None  # noqa: S101 - `prepare` had no fault
         assert self._private is not None  # noqa: S101 - as above
-        counted = metrics.Directory()
+        directory = runtime.Directory()
         children = Children(
-            public=self._public, metrics_directory=str(counted.path), ready=self.ready, failed=self.stop
+            public=self._public, metrics_directory=str(directory.path), ready=self.ready, failed=self.stop
         )
-        private = self._admin(children, str(counted.path)).application()
-        admin = web.AppRunner(private, access_log=None, handle_signals=False, shutdown_timeout=1)
+        application = self._admin(children, str(directory.path)).application()
+        admin = Runner(application, most=_MOST_PRIVATE, access_log=None, shutdown_timeout=1)
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, self.stop)
         try:
             await admin.setup()
             await web.SockSite(admin, self._private).start()
+            directory.announce(self._public, self._private)
             children.start((self.settings, self._modules))
-            log.info(
-                "service.started", public=listeners.address(self._public), private=listeners.address(self._private)
-            )
+            log.info("service.started", public=self.public_address, private=self.private_address)
             following = asyncio.create_task(self._follow(children))
             await self._stopping.wait()
-            following.cancel()
             log.info("service.stopping")
-            # Closed here too, or the kernel would go on taking connections nobody accepts.
-            self._public.close()
+            following.cancel()
+            await asyncio.wait([following])
             await children.stop()
         finally:
             await admin.cleanup()
             await self.close()
-            counted.close()
+            directory.close()
         log.info("service.stopped")
 
     async def close(self) -> None:
@@ -147,22 +151,45 @@ class Service:
         )
 
     async def _follow(self, children: Children) -> None:
-        """For ever: take the configuration as it is by then, all of it, or leave it as it was and say why."""
+        """For ever: take the configuration as it is by then, all of it, or leave it as it was and say why.
+
+        What nobody asked for, and what fails for a reason that may pass, is tried again; what is wrong with a file that
+        somebody had read is theirs to mend.
+        """
+        asked, faults, delay = False, list[str](), math.inf
         while self._configuration is not None:
-            asked = await self._configuration.changed()
+            now = await self._configuration.changed(within=delay)
+            asked, before = asked or now, [] if now else faults
             try:
-                settings, faults = await self._configuration.read()
-                changed = [each.name for each in fields(settings) if _differ(self.settings, settings, each.name)]
-                if not changed and not faults and not asked:
-                    continue
-                if faults := [*faults, *_fixed(self.settings, settings, changed)]:
-                    raise ConfigInvalid(faults)
-                await self._take(settings, children)
+                changed = await self._read_again(self._configuration, children, asked=asked)
+            except ConfigInvalid as invalid:
+                faults, passing, asked = list(invalid.faults), not asked, False
             except BridgeError as error:
-                for fault in error.faults if isinstance(error, ConfigInvalid) else [str(error)]:
-                    log.error("configuration.refused", reason=fault)
+                faults, passing = [str(error)], True
+            except Exception as error:  # noqa: BLE001 - a bridge that takes no rotated secret any more would go unseen
+                faults, passing = [type(error).__name__], True
             else:
-                log.info("configuration.taken", changed=", ".join(changed) or "nothing; transforms are loaded anew")
+                if asked or changed or faults:
+                    log.info("configuration.taken", changed=_told(changed, asked=asked))
+                asked, faults, delay = False, [], math.inf
+                continue
+            delay = (
+                min(max(_FIRST_RETRY, delay * 2 if faults == before else 0), _LONGEST_RETRY) if passing else math.inf
+            )
+            for fault in faults if faults != before else ():
+                log.error("configuration.refused", reason=fault)
+
+    async def _read_again(self, configuration: Configuration, children: Children, *, asked: bool) -> list[str]:
+        """The names of the settings that are others now. Raises BridgeError, and then all is as it was."""
+        settings, faults = await configuration.read()
+        changed = [each.name for each in fields(settings) if _differ(self.settings, settings, each.name)]
+        if not faults:
+            faults = [*_fixed(self.settings, settings, changed), *(() if asked else _lost(self.settings, settings))]
+        if faults:
+            raise ConfigInvalid(faults)
+        if changed or asked:
+            await self._take(settings, children)
+        return changed
 
     async def _take(self, settings: Settings, children: Children) -> None:
         """Raises BridgeError where it can't be taken; then all is as it was."""
@@ -173,10 +200,12 @@ class Service:
         after = before if settings.journal == self.settings.journal else await _opened(settings)
         try:
             await children.replace((settings, loaded.files))
-        except TimeoutError:
+        except BaseException as error:
             if after is not None and after is not before:
                 await after.close()
-            raise BridgeError("no receiver could be started with it") from None
+            if isinstance(error, TimeoutError):
+                raise BridgeError("no receiver could be started with it") from None
+            raise
         self.settings, self._modules, self._journal = settings, loaded.files, after
         if before is not None and before is not after:
             await before.close()
@@ -197,8 +226,10 @@ async def _opened(settings: Settings) -> Journal:
 async def _loaded(settings: Settings) -> Loaded:
     """The transforms, tried."""
     worker = Worker(WorkerSettings.of(settings))
-    loaded = await worker.start()
-    await worker.stop()
+    try:
+        loaded = await worker.start()
+    finally:
+        await worker.stop()
     for name in () if loaded.faults else strays(settings, loaded):
         log.warning("transform.unused", module=name, reason="named after no source and no provider")
     return loaded
@@ -211,8 +242,23 @@ def _differ(before: Settings, after: Settings, name: str) -> bool:
 def _fixed(before: Settings, after: Settings, changed: Iterable[str]) -> Iterator[str]:
     """What can't change while the service lives."""
     for name in changed:
-        if name in _BOUND or (name == "journal" and "sqlite:" in {before.journal[:7], after.journal[:7]}):
+        if name in _BOUND:
             yield f"{name}: restart the bridge to change it"
+        elif name == "journal" and journal.place(before.journal) != journal.place(after.journal):
+            yield f"{name}: restart the bridge to change it; what is pending stays in this one"
+
+
+def _lost(before: Settings, after: Settings) -> Iterator[str]:
+    """What nobody asked to be without: a directory of secrets may be gone for a moment."""
+    for name in before.sources:
+        if name not in after.sources:
+            yield f"sources.{name}: its secret is gone; on SIGHUP the bridge does without"
+    if before.admin_token and not after.admin_token:
+        yield "admin_token: it is gone; on SIGHUP the bridge does without"
+
+
+def _told(changed: Iterable[str], *, asked: bool) -> str:
+    return ", ".join(changed) or ("nothing; transforms are loaded anew" if asked else "nothing; it is as it was")
 
 
 def strays(settings: Settings, loaded: Loaded) -> list[str]:

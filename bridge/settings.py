@@ -6,6 +6,8 @@ Times are in the unit their key says: people write these.
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from ipaddress import ip_address
@@ -13,6 +15,7 @@ from typing import Annotated, Any, ClassVar, get_type_hints
 
 from annotated_types import Ge, Interval, Len
 
+from bridge.errors import BridgeError
 from bridge.event import MAX_BYTES
 from bridge.model import Source
 
@@ -22,6 +25,8 @@ DEV_SERVER = "http://localhost:8288"
 INNGEST = "https://inn.gs"
 # Where it is set, traces are on. OpenTelemetry's own, like all that say more of them.
 TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"
+# What these hold opens somebody's collector. The user's modules have no need of it.
+TRACES_SECRETS = frozenset({"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"})
 _OFF = frozenset({"", "0", "false", "no", "off"})
 ON = frozenset({"1", "true", "yes", "on"})
 Port = Annotated[int, Interval(ge=0, le=65535)]
@@ -187,3 +192,17 @@ def declared(of: type = Settings, path: str = "") -> Iterator[tuple[str, Field[A
             yield from declared(SourceSettings, "sources.NAME.")
         else:
             yield path + each.name, each
+
+
+def packed(told: object) -> bytes:
+    """What has settings in it, for another process of ours."""
+    return pickle.dumps([name for name, _ in declared()]) + pickle.dumps(told)
+
+
+def unpacked(said: io.BufferedIOBase) -> Any:
+    """What was `packed`. Raises EOFError where nothing was, BridgeError where its sender or its reader is of another version:
+    its values would be taken for those of other settings.
+    """
+    if pickle.load(said) != [name for name, _ in declared()]:  # noqa: S301 - from a process of ours, over a private channel
+        raise BridgeError("the bridge was upgraded while it ran: restart it")
+    return pickle.load(said)  # noqa: S301 - as above

@@ -152,21 +152,26 @@ class Service:
         if self._process is not None and not self.ended:
             await self.stop()
 
-    async def ask(self, method: str, url: str, **arguments: Any) -> Answer:
-        """Status 0: nobody answered."""
-        assert self._session is not None
+    async def ask(
+        self, method: str, url: str, *, session: aiohttp.ClientSession | None = None, **arguments: Any
+    ) -> Answer:
+        """Status 0: nobody answered. Without a `session`, over a connection of its own."""
+        session = session or self._session
+        assert session is not None
         try:
-            async with self._session.request(method, url, allow_redirects=False, **arguments) as response:
+            async with session.request(method, url, allow_redirects=False, **arguments) as response:
                 return Answer(response.status, await response.text())
         except (aiohttp.ClientError, ConnectionError):
             return Answer(0, "")
 
-    async def post(self, body: bytes, *, source: str = "stripe") -> Answer:
+    async def post(
+        self, body: bytes, *, source: str = "stripe", session: aiohttp.ClientSession | None = None
+    ) -> Answer:
         """Signed as the provider signs."""
         provider = providers.load()[source]
         secret = SECRETS[provider.environment].encode()
         headers = provider.scheme.sign(body, secret=secret, now=wall_clock())
-        return await self.ask("POST", f"{self.public}/webhooks/{source}", data=body, headers=headers)
+        return await self.ask("POST", f"{self.public}/webhooks/{source}", session=session, data=body, headers=headers)
 
     async def ready(self) -> Answer:
         return await self.ask("GET", f"{self.private}/readyz")

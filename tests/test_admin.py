@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,14 +11,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from receiving import Answer, another, ask, listening, receiving, request, samples
 
+from bridge import admin as admin_module
 from bridge.admin import Admin
+from bridge.connections import Runner, Server
 from bridge.journal import Journal
 from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.settings import Settings, SourceSettings
 
+# Connections.
+MOST = 20
 COUNT = """
 from bridge.metrics import Metrics
 metrics = Metrics()
@@ -60,7 +64,7 @@ async def private(folder: Path, store: Journal | None) -> AsyncIterator[Private]
         metrics_directory=str(found.directory),
         clock=lambda: found.now,
     )
-    async with listening(web.AppRunner(admin.application())) as found.port:
+    async with listening(Runner(admin.application(), most=MOST, access_log=None)) as found.port:
         yield found
 
 
@@ -169,6 +173,44 @@ async def test_health_is_told_to_those_who_have_no_token_to_send(admin: Private)
     admin.settings = Settings(admin_token=("t0ken",))
     assert (await admin.get("/healthz")).status == 200
     assert (await admin.get("/readyz")).status == 200
+
+
+async def test_the_journal_is_asked_once_a_second_however_many_ask_us(
+    admin: Private, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may, and each time something is stored."""
+    asked = 0
+    check = SqliteJournal.check
+
+    async def counted(journal: SqliteJournal) -> None:
+        nonlocal asked
+        asked += 1
+        await check(journal)
+
+    monkeypatch.setattr(SqliteJournal, "check", counted)
+    answers = await asyncio.gather(*(admin.get("/readyz") for _ in range(20)))
+    assert ({answer.status for answer in answers}, asked) == ({200}, 1)
+    monkeypatch.setattr(admin_module, "_CHECK_EVERY", 0.0)
+    assert (await admin.get("/readyz")).status == 200
+    assert asked == 2
+
+
+async def test_connections_that_say_nothing_keep_nobody_out(admin: Private) -> None:
+    idle = [await asyncio.open_connection("127.0.0.1", admin.port) for _ in range(MOST + 5)]
+    assert (await admin.get("/healthz")).status == 200
+    closed = await asyncio.wait_for(asyncio.gather(*(reader.read() for reader, _ in idle[:5])), 5)
+    assert closed == [b""] * 5, "those that came first, and said nothing for longest"
+    for _, writer in idle:
+        writer.close()
+
+
+async def test_a_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Server.drop_the_silent.__kwdefaults__ is not None
+    monkeypatch.setitem(Server.drop_the_silent.__kwdefaults__, "within", 0.1)
+    async with private(tmp_path, None) as admin:
+        reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
 
 
 async def test_each_source_is_told_with_its_provider(admin: Private) -> None:

@@ -63,6 +63,26 @@ async def test_one_whose_receiver_hangs_does_not_live(tmp_path: Path) -> None:
         assert (ran.status, lines(ran, at(running))) == (1, expected)
 
 
+async def test_a_port_that_is_changed_in_the_file_is_not_yet_where_it_is(tmp_path: Path) -> None:
+    """Nobody may start a bridge again because of a file it has not taken: it would not come back."""
+    settings = tmp_path / "bridge.toml"
+    async with standing_in() as api, service(tmp_path, api.url) as running:
+        settings.write_text("port = 9\nadmin_port = 9\n")
+        assert run("health", cwd=tmp_path, **running.environment).status == 0
+        settings.write_text("port = ")
+        ran = run("health", "--ready", cwd=tmp_path, **running.environment)
+        expected = [
+            f"{running.public}/healthz: ok",
+            f"{running.private}/healthz: ok",
+            f"{running.private}/readyz: ready",
+        ]
+        assert (ran.status, ran.out.splitlines()) == (0, expected)
+        elsewhere = run("health", cwd=tmp_path, **running.environment, BRIDGE_CONFIG="of another bridge")
+        assert elsewhere.status == 1
+        await running.kill()
+        assert "Connection refused" in run("health", cwd=tmp_path, **running.environment).out
+
+
 @pytest.mark.parametrize("answer", [b"", b"\xff\r\n\r\n", b"HTTP/1.1 500 \x1b[31m\r\n\r\n\x1b[31mred"])
 def test_what_is_no_bridge_does_not_live_and_steers_no_terminal(tmp_path: Path, answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -81,6 +81,15 @@ def test_a_secret_in_two_places_is_a_fault_that_names_both(directories: Mapping[
     assert load(STRIPE_WEBHOOK_SECRET_FILE="named").sources["stripe"].secrets == ("the one that was named",)
 
 
+def test_a_place_that_can_not_be_looked_into_does_not_pass_for_an_empty_one(directories: Mapping[str, Path]) -> None:
+    loop = directories["containers"].parent / "loop"
+    loop.symlink_to(loop)
+    assert faults(CREDENTIALS_DIRECTORY=str(loop))[0] == f"{loop}: Too many levels of symbolic links"
+    given = dict.fromkeys(["STRIPE_WEBHOOK_SECRET", "SLACK_SIGNING_SECRET", "INTERCOM_CLIENT_SECRET"], "s")
+    ours = {"INNGEST_EVENT_KEY": "k", "BRIDGE_JOURNAL": "sqlite:///j.db", "BRIDGE_ADMIN_TOKEN": "t"}
+    assert load(CREDENTIALS_DIRECTORY=str(loop), **given, **ours).admin_token == ("t",), "nothing is looked for there"
+
+
 @pytest.mark.parametrize("content", ["", " \n", "\n\n"])
 def test_an_empty_file_there_is_a_fault(directories: Mapping[str, Path], content: str) -> None:
     there = directories["containers"] / "STRIPE_WEBHOOK_SECRET"
@@ -97,7 +106,8 @@ def test_every_file_that_holds_a_secret_is_known_so_that_a_change_can_be_seen(di
     """
     Path("bridge.toml").write_text(text)
     environment = {"SLACK_SIGNING_SECRET_FILE": "slack", "CREDENTIALS_DIRECTORY": str(directories["credentials"])}
-    found = config.secret_files(environment)
+    raw, _ = config.open_file(environment)
+    found = secrets.files(raw, environment)
     assert found >= {Path("event.key"), Path("/old/eu"), Path("slack")}
     for name in ("STRIPE_EU", "STRIPE_WEBHOOK_SECRET", "INNGEST_EVENT_KEY", "BRIDGE_JOURNAL", "BRIDGE_ADMIN_TOKEN"):
         assert found >= {directories["credentials"] / name, directories["containers"] / name}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +15,7 @@ from service import SECRETS, Service, delivery, service, until
 
 from bridge.errors import Reason
 from bridge.event_api import Verdict
-from bridge.metrics import DELIVERY_OUTCOMES, Directory, Metrics, Receipts
+from bridge.metrics import DELIVERY_OUTCOMES, Metrics, Receipts
 from bridge.model import State
 from bridge.stand_in import Hang, Refuse, StandIn
 
@@ -164,29 +162,6 @@ async def test_a_wrong_event_key_holds_everything_and_says_so_until_it_is_right(
     assert {(e.state, e.attempts) for e in (await running.until_finished(1)).values()} == {(State.FORWARDED, 1)}
     events = [line["event"] for line in running.log()]
     assert "event_api.misconfigured" in events and "event_api.back" in events
-
-
-def test_where_a_service_counted_that_was_killed_is_tidied_up_by_the_next() -> None:
-    killed = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import os; from bridge.metrics import *; print(Directory().path, flush=True); os._exit(9)",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    left = Path(killed.stdout.strip())
-    assert left.is_dir()
-    living = Directory()
-    assert not left.exists()
-    other = Directory()
-    assert living.path.is_dir(), "it is in use"
-    assert living.path.stat().st_mode & 0o777 == 0o700
-    for each in (living, other):
-        each.close()
-        assert not each.path.exists()
 
 
 def test_many_values_at_once_count_as_one_by_one() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +17,10 @@ import pytest
 from commands import BRIDGE
 from processes import is_alive
 
-from bridge import children, reading
+from bridge import children, companion, reading
+from bridge import settings as settings_
 from bridge.children import Children
+from bridge.companion import Companion
 from bridge.errors import BridgeError
 from bridge.reading import Configuration
 from bridge.settings import EventApiSettings, Settings, SourceSettings
@@ -78,7 +82,7 @@ async def test_a_file_is_not_read_while_it_is_being_written(configuration: Confi
     secret = tmp_path / "secret"
 
     async def write() -> None:
-        for n in range(40):
+        for n in range(24):
             secret.write_text("whsec_2"[: n % 7 + 1])
             await asyncio.sleep(LOOK / 4)
         secret.write_text("whsec_2")
@@ -112,27 +116,96 @@ async def test_a_reader_that_is_killed_is_an_error_and_the_next_one_reads(
     assert (await configuration.read())[1] == []
 
 
+async def test_a_file_that_never_ends_is_given_up(
+    configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_READ_WITHIN", 1.0)
+    secret = tmp_path / "secret"
+    secret.unlink()
+    os.mkfifo(secret)
+    expected = "the process that reads the configuration was not done after 1 s: is each file with a secret a file?"
+    with pytest.raises(BridgeError, match=re.escape(expected)):
+        await configuration.read()
+    await nothing_changes(configuration)
+
+
+async def test_a_reader_of_another_version_is_not_believed(
+    configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is installed over a running bridge is what the reader is."""
+    monkeypatch.setattr(settings_, "declared", lambda: iter([("journal", None)]))
+    with pytest.raises(BridgeError, match="the bridge was upgraded while it ran: restart it"):
+        await configuration.read()
+
+
+async def test_a_file_that_is_written_without_end_holds_up_no_other(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    async def write() -> None:
+        while True:
+            (tmp_path / "secret").write_text(f"whsec_{time.monotonic()}")
+            await asyncio.sleep(LOOK / 4)
+
+    writing = asyncio.create_task(write())
+    async with asyncio.timeout(5):
+        assert await configuration.changed() is False
+    writing.cancel()
+
+
+async def test_it_is_read_again_after_a_while_though_nothing_changed(configuration: Configuration) -> None:
+    async with asyncio.timeout(5):
+        assert await configuration.changed(within=3 * LOOK) is False
+
+
+async def test_what_became_of_a_helper_is_left_to_asyncio_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that ends just then, whoever asks first is told: asyncio would say it is unknown, with exit status 255."""
+    monkeypatch.setattr(companion, "_LEAVING", 0)
+    waiting = await Companion.start("bridge.worker")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "poll", lambda _: pytest.fail("it was asked"))
+        assert await waiting.stop() == "was ended by signal 9"
+
+
+ON_A_TERMINAL = {
+    "bridge": "exec {bridge} serve",
+    "its log elsewhere": "exec {bridge} serve 2>log",
+    "nohup": "exec nohup {bridge} serve 2>log",
+}
+
+
+@pytest.mark.parametrize("how", ON_A_TERMINAL)
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_bridge_whose_terminal_was_closed_stops_and_any_other_reads_again(tmp_path: Path, *, closed: bool) -> None:
-    ours, theirs = pty.openpty()
-    environment = {"STRIPE_WEBHOOK_SECRET": "s", "INNGEST_DEV": "1", "BRIDGE_PORT": "0", "BRIDGE_ADMIN_PORT": "0"}
-    process = subprocess.Popen([BRIDGE, "serve"], cwd=tmp_path, env=environment, stderr=theirs)
-    os.close(theirs)
-    said = b""
-    while b"service.started" not in said:
-        said += os.read(ours, 65536)
+def test_a_bridge_whose_terminal_was_closed_stops_and_any_other_reads_again(
+    tmp_path: Path, how: str, *, closed: bool
+) -> None:
+    variables = {"STRIPE_WEBHOOK_SECRET": "s", "INNGEST_DEV": "1", "BRIDGE_PORT": "0", "BRIDGE_ADMIN_PORT": "0"}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execve("/bin/sh", ["sh", "-c", ON_A_TERMINAL[how].format(bridge=BRIDGE)], variables)  # noqa: S606 - there is one
+    log = tmp_path / "log"
+    _read_until("service.started", terminal if how == "bridge" else log)
     if closed:
-        os.close(ours)
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(20) in {0, 120}, "120: what it had to say last could not be written"
-        return
-    process.send_signal(signal.SIGHUP)
-    while b"configuration.taken" not in said:
-        said += os.read(ours, 65536)
-    assert is_alive(process.pid)
-    process.terminate()
-    assert process.wait(20) == 0
-    os.close(ours)
+        os.close(terminal)
+    if not closed or how == "nohup":
+        os.kill(pid, signal.SIGHUP)
+        _read_until("configuration.taken", terminal if how == "bridge" else log)
+        assert is_alive(pid)
+        os.kill(pid, signal.SIGTERM)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) in {0, 120}, "120: what it had to say last could not be written"
+    if not closed:
+        os.close(terminal)
+
+
+def _read_until(event: str, where: int | Path) -> None:
+    said = ""
+    while event not in said:
+        if isinstance(where, int):
+            said += os.read(where, 65536).decode()
+        else:
+            time.sleep(0.05)
+            said = where.read_text() if where.exists() else ""
 
 
 async def test_a_receiver_that_does_not_start_takes_the_place_of_none(

@@ -9,7 +9,6 @@ import pickle
 import resource
 import socket
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from receiving import logging_into
 from service import SECRETS, delivery, service, until
 
 from bridge import roles
-from bridge.children import Child
+from bridge.children import Child, Children
 from bridge.forward import Forwarder
 from bridge.process import command
 from bridge.retention import Pruner
-from bridge.settings import EventApiSettings, Settings, SourceSettings
+from bridge.settings import EventApiSettings, Settings, SourceSettings, packed
 
 
 def settings(folder: Path) -> Settings:
@@ -48,7 +47,7 @@ class Started:
                 pass_fds=passed,
                 stderr=subprocess.PIPE,
             )
-        self.told = pickle.dumps((settings(folder), ()))
+        self.told = packed((settings(folder), ()))
 
     def end(self) -> tuple[int, str]:
         """The exit status, and what was logged."""
@@ -87,6 +86,13 @@ def test_a_child_that_is_told_nothing_ends(tmp_path: Path) -> None:
     assert child.end() == (0, "")
 
 
+def test_a_child_of_another_version_than_its_supervisor_takes_nothing_for_what_it_is_not(tmp_path: Path) -> None:
+    child = Started("receiver", tmp_path)
+    child.ours.sendall(pickle.dumps(["journal", "a setting there was"]) + child.told)
+    status, said = child.end()
+    assert (status, orjson.loads(said)["error"]) == (1, "the bridge was upgraded while it ran: restart it")
+
+
 def test_a_child_whose_supervisor_is_another_by_now_ends_at_once(tmp_path: Path) -> None:
     assert Started("receiver", tmp_path, parent=1).end() == (1, "")
 
@@ -123,7 +129,7 @@ async def test_a_process_that_is_being_started_when_it_is_told_to_stop_is_not_fo
         return started[0]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
-    starting = child(tmp_path, dict(os.environ))
+    starting = child(tmp_path)
     running = asyncio.create_task(starting.run())
     await begun.wait()
     await starting.stop(within=5)
@@ -132,14 +138,37 @@ async def test_a_process_that_is_being_started_when_it_is_told_to_stop_is_not_fo
     assert [process.returncode for process in started] == [-9]
 
 
-def child(folder: Path, environment: Mapping[str, str]) -> Child:
+async def test_none_is_started_any_more_when_the_listener_is_closed(tmp_path: Path) -> None:
+    """One that fell over just then would be given a listener that is none, and its watch would fail."""
+    ready, failed = asyncio.Event(), asyncio.Event()
+
+    class Public(socket.socket):
+        def close(self) -> None:
+            stopping.append([each.stopping.is_set() for each in found._living])
+            super().close()
+
+    stopping: list[list[bool]] = []
+    with Public() as public:
+        found = Children(public=public, metrics_directory=str(tmp_path), ready=ready, failed=failed.set)
+        found.start((settings(tmp_path), ()))
+        await found.stop()
+    assert stopping[0] == [True, True]
+    assert not failed.is_set()
+
+
+def child(folder: Path) -> Child:
     told = (settings(folder), ())
-    return Child("forwarder", counts_as="forwarder", told=told, passed=(), environment=environment, heard=lambda: None)
+    return Child(
+        "forwarder", counts_as="forwarder", told=told, passed=(), metrics_directory=str(folder), heard=lambda: None
+    )
 
 
-async def test_a_process_the_machine_has_no_room_for_is_tried_again(tmp_path: Path) -> None:
+async def test_a_process_the_machine_has_no_room_for_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with logging_into(logged := io.StringIO()):
-        starting = child(tmp_path, {"TOO_MUCH": "x" * (8 << 20)})
+        monkeypatch.setenv("TOO_MUCH", "x" * (8 << 20))
+        starting = child(tmp_path)
         running = asyncio.create_task(starting.run())
         await until(lambda: logged.getvalue().count("process.ended") == 2)
         await starting.stop(within=5)

@@ -5,7 +5,9 @@ Where a token is configured it is asked for by all of it but the health, which t
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from bridge.journal import Census, Journal
 from bridge.model import State
 from bridge.settings import Settings
 
+# Seconds between two checks whether deliveries can be stored.
+_CHECK_EVERY = 1.0
 _FOR_ALL = frozenset({"/healthz", "/readyz"})
 
 
@@ -46,6 +50,8 @@ class Admin:
         self._held = held
         self._metrics_directory = metrics_directory
         self._clock = clock
+        self._checking: asyncio.Future[str] | None = None
+        self._checked = (0.0, self._journal())
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._for_those_who_may])
@@ -73,17 +79,20 @@ class Admin:
         reasons = list(self._unready())
         if held := self._held():
             reasons.append(f"forwarding is held: {held}")
-        try:
-            journal = self._journal()
-            if journal is None:
-                reasons.append("deliveries can't be stored: the journal is not open")
-            else:
-                await journal.check()
-        except JournalUnavailable as unavailable:
-            reasons.append(f"deliveries can't be stored: {unavailable}")
+        if reason := await self._why_not_stored():
+            reasons.append(f"deliveries can't be stored: {reason}")
         if reasons:
             return web.Response(status=503, text="\n".join(dict.fromkeys(reasons)) + "\n")
         return web.Response(text="ready\n")
+
+    async def _why_not_stored(self) -> str:
+        """Empty: they can be. It is asked of the journal once a second at most: it stores something, and anybody may ask."""
+        now, journal = time.monotonic(), self._journal()
+        since, asked = self._checked
+        if self._checking is None or asked is not journal or now - since >= _CHECK_EVERY:
+            self._checked = (now, journal)
+            self._checking = asyncio.ensure_future(_why_not_stored(journal))
+        return await asyncio.shield(self._checking)
 
     async def _metrics(self, http: web.Request) -> web.Response:
         del http
@@ -154,6 +163,16 @@ def _has_one_of(tokens: Iterable[str], http: web.Request) -> bool:
     # Each is compared, and in the same time however much of it is right.
     fits = [hmac.compare_digest(given, token.encode()) for token in tokens]
     return scheme.lower() == "bearer" and any(fits)
+
+
+async def _why_not_stored(journal: Journal | None) -> str:
+    if journal is None:
+        return "the journal is not open"
+    try:
+        await journal.check()
+    except JournalUnavailable as unavailable:
+        return str(unavailable)
+    return ""
 
 
 async def _healthy(http: web.Request) -> web.Response:

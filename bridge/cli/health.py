@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from bridge import config
+from bridge import runtime
 from bridge.cli.configured import local_url
 from bridge.errors import BridgeError
 from bridge.log import printable
@@ -31,14 +31,21 @@ def health(*, ready: bool) -> None:
     bridge health
     bridge health --ready
     """
-    settings, _ = config.read(os.environ, serving=False)  # what is wrong with it now was right when the bridge took it
-    public, private = local_url(settings.host, settings.port), local_url(settings.admin_host, settings.admin_port)
+    public, private = (local_url(host, port) for host, port in runtime.addresses() or _configured())
     asked = [f"{public}/healthz", f"{private}/healthz", *([f"{private}/readyz"] if ready else [])]
     answers = [_ask(url) for url in asked]
     for url, (_, said) in zip(asked, answers, strict=True):
         click.echo(f"{url}: {said}")
     if not all(good for good, _ in answers):
         raise BridgeError("not ready" if all(good for good, _ in answers[:2]) else "not alive")
+
+
+def _configured() -> list[tuple[str, int]]:
+    """For who asks from elsewhere: the bridge says itself where it is, to whom is where it was started."""
+    from bridge import config  # noqa: PLC0415 - takes longer than all the rest, and is asked every half minute
+
+    settings, _ = config.read(os.environ, serving=False)  # what is wrong with it now was right when the bridge took it
+    return [(settings.host, settings.port), (settings.admin_host, settings.admin_port)]
 
 
 def _ask(url: str) -> tuple[bool, str]:

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -40,7 +40,8 @@ _WORDS = {
     "less_than_equal": "must be at most {le:g}",
 }
 
-Raw = dict[str, Any]
+Raw: TypeAlias = dict[str, Any]
+File: TypeAlias = tuple[Raw, list[str]]
 
 
 def load(environment: Mapping[str, str], *, serving: bool = True) -> Settings:
@@ -54,10 +55,14 @@ def load(environment: Mapping[str, str], *, serving: bool = True) -> Settings:
     return settings
 
 
-def read(environment: Mapping[str, str], *, serving: bool = True) -> tuple[Settings, list[str]]:
-    """The settings that are right, and a line for each that is not: so that what uses them can be checked all the same."""
-    faults: list[str] = []
-    raw = _file(environment, faults)
+def read(
+    environment: Mapping[str, str], *, serving: bool = True, file: File | None = None
+) -> tuple[Settings, list[str]]:
+    """The settings that are right, and a line for each that is not: so that what uses them can be checked all the same.
+
+    `file`: where it was opened already.
+    """
+    raw, faults = file or open_file(environment)
     is_read = not faults  # what stands in a file that can't be read is not missing
     _overlay(raw, environment)
     secrets.resolve(raw, environment, faults, absent=faults if serving else [])
@@ -76,31 +81,28 @@ def read(environment: Mapping[str, str], *, serving: bool = True) -> tuple[Setti
 
 def forget_secrets(environment: MutableMapping[str, str]) -> None:
     """Once they are read: what is started from here on, the user's transforms among it, has no need of them."""
-    for name in secrets.variables(_file(environment, [])):
+    raw, _ = open_file(environment)
+    for name in secrets.variables(raw):
         environment.pop(name, None)
 
 
-def secret_files(environment: Mapping[str, str]) -> set[Path]:
-    """Where secrets are read from, and would be read from: not all of them are there."""
-    return secrets.files(_file(environment, []), environment)
-
-
-def _file(environment: Mapping[str, str], faults: list[str]) -> Raw:
+def open_file(environment: Mapping[str, str]) -> File:
+    """What stands in `bridge.toml`, and why it can't be read. `read` makes settings of it, and leaves no secret's place in it."""
     named = environment.get("BRIDGE_CONFIG", "")
     path = Path(named or "bridge.toml")
     if not named and not path.exists():
-        return {}
+        return {}, []
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        return tomllib.loads(path.read_bytes().decode()), []
     except OSError as error:
-        faults.append(f"{f'BRIDGE_CONFIG: {path}' if named else path}: {error.strerror}")
+        fault = f"{f'BRIDGE_CONFIG: {path}' if named else path}: {error.strerror}"
     except UnicodeDecodeError:
-        faults.append(f"{path}: not UTF-8")
+        fault = f"{path}: not UTF-8"
     except tomllib.TOMLDecodeError as error:
-        faults.append(f"{path}: {error}")
+        fault = f"{path}: {error}"
     except (ValueError, RecursionError):
-        faults.append(f"{path}: can't be read: a name with a NUL in it, or too deeply nested")
-    return {}
+        fault = f"{path}: can't be read: a name with a NUL in it, or too deeply nested"
+    return {}, [fault]
 
 
 def _overlay(raw: Raw, environment: Mapping[str, str]) -> None:

@@ -8,9 +8,9 @@ No fault quotes a value, nor what stands where a name or a path belongs: it may 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,11 @@ def _variable(name: str, environment: Mapping[str, str], faults: list[str]) -> t
 
 def _file_of(name: str, environment: Mapping[str, str], faults: list[str]) -> tuple[Path, str] | None:
     """The file with the variable's value, and how a fault of it begins; None: there is none."""
+    unseen = [] if name in environment else faults
     if f"{name}_FILE" in environment:
         other, path = f"{name}_FILE", Path(environment[f"{name}_FILE"])
         where = f"{other}: the file it names"
-    elif there := next(filter(os.path.exists, _in_directories(name, environment)), None):
+    elif there := next(filter(partial(_is_there, faults=unseen), _in_directories(name, environment)), None):
         other = where = str(there)  # no more of a secret than the variable's name
         path = there
     else:
@@ -150,6 +151,20 @@ def _in_directories(name: str, environment: Mapping[str, str]) -> Iterator[Path]
         if credentials := environment.get("CREDENTIALS_DIRECTORY"):
             yield Path(credentials, name)
         yield _CONTAINERS / name
+
+
+def _is_there(path: Path, *, faults: list[str]) -> bool:
+    """What can't be looked for must not pass for what is not there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        faults.append(f"{path.parent}: {error.strerror}")
+        return False
+    except ValueError:  # a NUL in it
+        return False
+    return True
 
 
 def _listed(places: object) -> list[object]:

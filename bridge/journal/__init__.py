@@ -119,6 +119,8 @@ class Kind(Protocol):
 
     def shown(self, url: str) -> str: ...
 
+    def place(self, url: str) -> object: ...
+
 
 def at(url: str, *, connections: int = 4, create: bool = True, receiving: bool = False) -> Journal:
     """The journal at a URL, whether it can be opened now or not: each call opens it where it must, or says why it can't.
@@ -172,6 +174,11 @@ def shown(url: str) -> str:
     """As it may be printed: without a password."""
     package = _package(url)
     return "" if package is None else package.shown(url)
+
+
+def place(url: str) -> object:
+    """What tells it from another journal, whoever opens it, and how. Raises ConfigInvalid where the URL names none."""
+    return _kind(url).place(url)
 
 
 def _kind(url: str) -> Kind:

@@ -27,7 +27,7 @@ _LINGER = 0.02
 
 def main(descriptor: int, parent: int) -> None:
     """Until the forwarder closes the channel."""
-    process.die_with_parent(parent)
+    process.belong_to(parent)
     # The terminal's Ctrl-C is the supervisor's to handle; stopping us is the forwarder's.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from bridge import worker
 from bridge.companion import Companion
 from bridge.errors import WorkerUnavailable
 from bridge.model import Entry
-from bridge.settings import Settings
+from bridge.settings import TRACES_SECRETS, Settings
 from bridge.transform import Result
 
 # Beyond a transform's own time limit: the worker reports an asynchronous one that ran over it by itself.
@@ -69,7 +70,8 @@ class Worker:
     async def start(self) -> Loaded:
         """Start the process if there is none. `faults` where it could not be started or a module did not load."""
         try:
-            self._companion = await Companion.start("bridge.worker")
+            environment = {name: value for name, value in os.environ.items() if name not in TRACES_SECRETS}
+            self._companion = await Companion.start("bridge.worker", environment=environment)
         except OSError as error:  # no more processes, or files
             return Loaded(faults=(f"transforms: no process for them can be started: {error.strerror}",))
         self._send(

@@ -65,6 +65,12 @@ def shown(url: str) -> str:
     return f"postgresql://{user}{','.join(places)}/{given.get('dbname', '')}"
 
 
+def place(url: str) -> object:
+    """As `bridge.journal.place`. A role may be another: its password is rotated by a second one."""
+    given = parameters(url)
+    return [given.get(each, "") for each in ("host", "hostaddr", "port", "dbname", "service", "options")]
+
+
 def _why_not(url: str) -> str:
     known = [option.keyword.decode() for option in Conninfo.get_defaults()]
     asked = [name for name, _ in parse_qsl(url.rpartition("?")[2])] if "?" in url else []

@@ -25,12 +25,12 @@ from bridge.journal.rows import Row, check, row_of
 from bridge.journal.sqlite import appends, reads, writes
 from bridge.journal.sqlite.bell import Bell
 from bridge.journal.sqlite.file import CHECKPOINT_AFTER, SqliteFile
-from bridge.journal.sqlite.place import Reservation, exists, fault_of, one_to_try, path_of, shown
+from bridge.journal.sqlite.place import Reservation, exists, fault_of, one_to_try, path_of, place, shown
 from bridge.journal.sqlite.steps import Steps
 from bridge.journal.sqlite.writing import Writer
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement
 
-__all__ = ["SqliteJournal", "at", "exists", "fault_of", "rehearse", "shown"]
+__all__ = ["SqliteJournal", "at", "exists", "fault_of", "place", "rehearse", "shown"]
 
 T = TypeVar("T")
 

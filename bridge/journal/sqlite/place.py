@@ -51,6 +51,11 @@ def shown(url: str) -> str:
     return url
 
 
+def place(url: str) -> object:
+    """As `bridge.journal.place`."""
+    return path_of(url).absolute()
+
+
 @contextmanager
 def one_to_try(url: str) -> Iterator[Path]:
     """The file; where there is none yet, one beside its place that is gone afterwards."""

@@ -31,7 +31,7 @@ def message(content: list[Row] | frozenset[int] | str) -> bytes:
 
 def main(descriptor: int, parent: int, path: Path) -> None:
     """Until the receiver closes the channel."""
-    process.die_with_parent(parent)
+    process.belong_to(parent)
     log.configure("writer")
     for each in (signal.SIGINT, signal.SIGTERM):  # to stop us is the receiver's
         signal.signal(each, signal.SIG_IGN)
