@@ -179,6 +179,17 @@ def _check(*tasks: asyncio.Task[None]) -> None:
             sys.exit(1)
 
 
+def _traces(name: str) -> Tracing | None:
+    """None where they are off, and where they can't be made: no delivery waits for what only tells of it."""
+    traces: Tracing | None = None
+    if os.environ.get(TRACES):
+        try:
+            traces = import_module("bridge.traces").Traces(name)
+        except Exception as error:  # noqa: BLE001 - what a library raises of variables, or of being half installed, can't be known
+            log.error("traces.failed", error=type(error).__name__)  # not its text: it may quote them
+    return traces
+
+
 def main(name: str, counts_as: str, parent: int, channel: int, *passed: int) -> None:
     """Be the child of this name until the supervisor wants no more of us."""
     process.belong_to(parent)
@@ -186,7 +197,7 @@ def main(name: str, counts_as: str, parent: int, channel: int, *passed: int) -> 
     continue_counting_as(counts_as)
     conversation = process.adopt(channel)
     settings, modules = _told(conversation)
-    traces: Tracing | None = import_module("bridge.traces").Traces(name) if os.environ.get(TRACES) else None
+    traces = _traces(name)
     _freeze()
     sockets = [process.adopt(descriptor) for descriptor in passed]
 

@@ -9,7 +9,6 @@ Sent by OTLP over HTTP, as the usual variables say: https://opentelemetry.io/doc
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,8 +34,6 @@ from bridge.transform import Result
 from bridge.worker.client import Worker
 
 _NAME = "webhook-event-bridge"
-# What these hold opens somebody's collector; transforms are started later, and need not see it.
-_SECRETS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 # Seconds at the end for what was not sent yet. A collector that hangs may not hold up a stop that is promised within 10.
 _LAST_WORDS = 1.0
 # Entries on their way that are remembered: more than four claims. One whose lease was lost is never settled by us.
@@ -61,23 +58,34 @@ class _Ids(RandomIdGenerator):
         return set_ or super().generate_span_id()
 
 
+def rehearse() -> None:
+    """Make all that `Traces` makes, and send nothing. Raises what it raises."""
+    _provider("rehearsal", _Ids()).shutdown()
+
+
+def _provider(process: str, ids: _Ids) -> TracerProvider:
+    resource = Resource.create({SERVICE_NAME: _NAME, SERVICE_VERSION: version(_NAME), "bridge.process": process})
+    provider = TracerProvider(
+        resource=resource.merge(OTELResourceDetector().detect()), id_generator=ids, shutdown_on_exit=False
+    )
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
 class Traces:
     """Of one process. `close` it at its end."""
 
     def __init__(self, process: str) -> None:
+        """Raises whatever OpenTelemetry raises of its variables."""
         self._ids = _Ids()
-        resource = Resource.create({SERVICE_NAME: _NAME, SERVICE_VERSION: version(_NAME), "bridge.process": process})
-        self._provider = TracerProvider(
-            resource=resource.merge(OTELResourceDetector().detect()), id_generator=self._ids, shutdown_on_exit=False
-        )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider = _provider(process, self._ids)
         self._tracer = self._provider.get_tracer(_NAME)
         self._forwarded: dict[int, tuple[Span, list[str]]] = {}
-        for name in _SECRETS:
-            os.environ.pop(name, None)
 
     def close(self) -> None:
-        """Send what is left, if somebody takes it soon."""
+        """Send what is left, if somebody takes it soon. What is on its way is due again, for whoever comes next."""
+        for seq in tuple(self._forwarded):
+            self._gone(seq, "released")
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(_LAST_WORDS)
@@ -122,7 +130,8 @@ class Traces:
             results, how = await worker.run(entries, now=now, until=until)
             for entry, result in zip(entries, results, strict=True):
                 outcome = "lost" if result is None else result.outcome or "transformed"
-                self._part(entry, "transform", since=since, attributes={"bridge.outcome": str(outcome)})
+                told = {"bridge.outcome": str(outcome), "bridge.batch.entries": len(entries)}
+                self._part(entry, "transform", since=since, attributes=told)
             return results, how
 
         return cast(Worker, _Instead(worker, run=run))
@@ -177,9 +186,17 @@ class Traces:
             span = self._tracer.start_span(
                 "forward", context=context, kind=SpanKind.CONSUMER, attributes=who, links=links
             )
+            self._gone(entry.seq, "lapsed")  # its lease, or we would not have it again
             self._forwarded[entry.seq] = (span, [])
         while len(self._forwarded) > _MOST:
-            del self._forwarded[next(iter(self._forwarded))]
+            self._gone(next(iter(self._forwarded)), "lapsed")
+
+    def _gone(self, seq: int, outcome: str) -> None:
+        """Nothing was decided of it: no error, and it is not over."""
+        span, ids = self._forwarded.pop(seq, (trace.INVALID_SPAN, []))
+        span.set_attributes({"bridge.state": State.PENDING.value, "bridge.outcome": outcome})
+        span.set_attribute("bridge.event.ids", ids[:_IDS])
+        span.end()
 
     def _settled(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:

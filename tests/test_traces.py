@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -11,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from collector import Collector, Span, collecting
+from commands import delivery as stored
 from commands import standing_in
 from conftest import Place
-from service import Service, delivery, elapsed, service
+from service import Service, delivery, elapsed, service, until
 
-from bridge import config
-from bridge.config import checks
-from bridge.errors import ConfigInvalid
-from bridge.stand_in import Refuse, StandIn
+from bridge import journal as journals
+from bridge.stand_in import Hang, Refuse, StandIn
+from bridge.traces import Traces
 
 PRIVATE = "zoe@example.com"
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
@@ -62,6 +61,7 @@ async def test_one_trace_leads_from_the_receipt_to_the_event_api_over_two_proces
     assert forward.attributes == {
         **who, "bridge.state": "forwarded", "bridge.outcome": "forwarded", "bridge.event.ids": ids
     }  # fmt: skip
+    assert one(spans, "transform").attributes == {"bridge.outcome": "transformed", "bridge.batch.entries": 1}
     assert one(spans, "send").attributes == {
         "bridge.event_api.answer": "accepted", "bridge.batch.events": 1, "bridge.event.ids": ids
     }  # fmt: skip
@@ -123,6 +123,51 @@ async def test_a_request_that_is_not_accepted_is_a_span_that_failed_and_so_is_ea
         assert PRIVATE.encode() not in b"".join(collector.bodies)
 
 
+@pytest.mark.parametrize("how", [Hang(), Refuse(status=503)])
+async def test_what_is_on_its_way_when_the_bridge_stops_is_told_as_released_and_as_no_error(
+    tmp_path: Path, api: StandIn, collector: Collector, how: Hang | Refuse
+) -> None:
+    api.always = how
+    async with service(tmp_path, api.url, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, **SOON}) as running:
+        assert (await running.post(delivery(1))).status == 200
+        await until(lambda: api.asked and {"transform"} <= {span.name for span in collector.spans()})
+        assert await running.stop() == 0
+    spans = collector.spans()
+    forward = one(spans, "forward")
+    assert (forward.attributes["bridge.state"], forward.attributes["bridge.outcome"]) == ("pending", "released")
+    assert not forward.failed
+    assert one(spans, "transform").parent == forward.id
+    assert one(spans, "POST /webhooks/{source}").id == forward.parent
+
+
+async def test_a_claim_whose_lease_ended_is_told_as_lapsed_and_the_next_one_as_another(
+    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    store = await journals.open(f"sqlite:///{tmp_path}/bridge.db")
+    await store.append(stored("evt_1"))
+    traces = Traces("forwarder")
+    claiming = traces.forwarding(store)
+    assert len(await claiming.claim(1, lease=1)) == 1
+    await until(lambda: claiming.claim(1, lease=60_000))
+    await asyncio.to_thread(traces.close)
+    await store.close()
+    first, second = sorted(collector.spans(), key=lambda span: span.start)
+    assert [each.attributes["bridge.outcome"] for each in (first, second)] == ["lapsed", "released"]
+    assert (first.trace, first.parent) == (second.trace, second.parent)
+
+
+async def test_a_batch_is_told_by_its_size(tmp_path: Path, api: StandIn, collector: Collector) -> None:
+    async with service(tmp_path, api.url, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, **SOON}, start=False) as later:
+        async with later.journal() as store:
+            for n in range(3):
+                await store.append(stored(f"evt_{n}"))
+        await later.start()
+        await later.until_finished(3)
+        spans = await collector.until(*["forward", "transform", "send"] * 3)
+    assert [span.attributes["bridge.batch.entries"] for span in spans if span.name == "transform"] == [3, 3, 3]
+
+
 async def test_the_usual_variables_hold_and_what_opens_the_collector_is_kept_from_transforms(
     tmp_path: Path, api: StandIn, collector: Collector
 ) -> None:
@@ -178,7 +223,10 @@ async def test_nobody_waits_for_a_collector(tmp_path: Path, api: StandIn, collec
 
 
 async def test_where_traces_are_off_nothing_of_them_is_loaded(tmp_path: Path, api: StandIn) -> None:
-    script = "import sys, bridge.roles, bridge.serve; print([name for name in sys.modules if 'telemetry' in name])"
+    script = (
+        "import sys, bridge.roles, bridge.serve; from bridge import config; config.read({}); "
+        "print([name for name in sys.modules if 'telemetry' in name])"
+    )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=subprocess.PIPE)
     said, _ = await process.communicate()
     assert said == b"[]\n"
@@ -192,36 +240,3 @@ def _loaded(of: Service) -> list[str]:
     """Files of it that the children have open, or in memory: protobuf's is a shared object."""
     maps = [Path(f"/proc/{of.child(name)}/maps").read_text() for name in ("receiver", "forwarder")]
     return [line for text in maps for line in text.splitlines() if "protobuf" in line or "telemetry" in line]
-
-
-@pytest.mark.parametrize(
-    ("variables", "fault"),
-    [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: expected a URL such as"),
-        (
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is spoken",
-        ),
-    ],
-)
-def test_what_could_never_be_sent_is_a_fault(variables: dict[str, str], fault: str) -> None:
-    enough = {"STRIPE_WEBHOOK_SECRET": "s", "INNGEST_DEV": "1", "BRIDGE_CONFIG": os.devnull}
-    with pytest.raises(ConfigInvalid) as raised:
-        config.load({**enough, **variables})
-    assert [each[: len(fault)] for each in raised.value.faults] == [fault]
-    config.load({**enough, **variables}, serving=False)
-
-
-def test_without_what_sends_them_traces_are_a_fault_that_tells_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda _: None)
-    with pytest.raises(ConfigInvalid, match=r"pip install 'webhook-event-bridge\[traces\]'"):
-        config.load(
-            {
-                "STRIPE_WEBHOOK_SECRET": "s",
-                "INNGEST_DEV": "1",
-                "BRIDGE_CONFIG": os.devnull,
-                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318",
-            }
-        )

@@ -20,7 +20,7 @@ from rich.text import Text
 from bridge import config, journal, log, webhooks
 from bridge import dev as development
 from bridge.cli.output import console, json_document, json_line
-from bridge.config import checks
+from bridge.config import checks, traces
 from bridge.errors import ConfigInvalid
 from bridge.event_api import reason
 from bridge.model import Source
@@ -52,6 +52,7 @@ def dev(*, trying: bool) -> None:
     settings = development.on_this_machine(development.with_every_provider(configured), os.environ)
     config.forget_secrets(os.environ)
     faults += checks.exposed(settings, os.environ)
+    faults += traces.faults(os.environ)
     asyncio.run(_dev(settings, configured, faults, trying=trying))
 
 

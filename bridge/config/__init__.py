@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from bridge import providers
-from bridge.config import checks, secrets
+from bridge.config import checks, secrets, traces
 from bridge.errors import ConfigInvalid
 from bridge.settings import EventApiSettings, Settings, declared
 
@@ -75,7 +75,7 @@ def read(
     if serving and "admin_token" not in raw:
         faults += checks.exposed(right, environment)
     if serving:
-        faults += checks.traces(environment)
+        faults += traces.faults(environment)
     return right, list(dict.fromkeys(faults))
 
 

@@ -9,11 +9,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 
 from bridge import journal, providers
 from bridge.event_api import server_url
-from bridge.settings import DEV_SERVER, INNGEST, ON, TRACES, EventApiSettings, Settings, SourceSettings, declared
+from bridge.settings import DEV_SERVER, INNGEST, ON, EventApiSettings, Settings, SourceSettings, declared
 
 _SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -41,21 +40,6 @@ def exposed(settings: Settings, environment: Mapping[str, str]) -> list[str]:
         return []
     place = where(("admin_host",), environment)
     return [f"{place}: others can reach {settings.admin_host}, so set BRIDGE_ADMIN_TOKEN, which they will be asked for"]
-
-
-def traces(environment: Mapping[str, str]) -> Iterator[str]:
-    """The variables are OpenTelemetry's own, and it would not say a word."""
-    endpoint = environment.get(TRACES)
-    if not endpoint:
-        return
-    try:
-        server_url(endpoint)
-    except ValueError:
-        yield f"{TRACES}: expected a URL such as http://localhost:4318"
-    if environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf") != "http/protobuf":
-        yield "OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is spoken, to port 4318 of most collectors"
-    if not _is_installed("opentelemetry.sdk") or not _is_installed("opentelemetry.exporter.otlp.proto.http"):
-        yield f"{TRACES}: set, but what sends traces is not installed: pip install 'webhook-event-bridge[traces]'"
 
 
 def right(settings: Settings) -> Settings:
@@ -123,10 +107,3 @@ def _source_faults(path: str, name: str, source: SourceSettings) -> Iterator[str
     prefix = source.prefix or source.provider
     if prefix.lower().split("/")[0] == "inngest" or not prefix.isprintable() or prefix.endswith("/"):
         yield f"{path}.prefix: must be printable, not end in / and not be `inngest`"
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even what it would be in
-        return False
