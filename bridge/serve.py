@@ -252,9 +252,9 @@ def _lost(before: Settings, after: Settings) -> Iterator[str]:
     """What nobody asked to be without: a directory of secrets may be gone for a moment."""
     for name in before.sources:
         if name not in after.sources:
-            yield f"sources.{name}: its secret is gone; on SIGHUP the bridge does without"
+            yield f"sources.{name}: not configured any more; on SIGHUP the bridge does without"
     if before.admin_token and not after.admin_token:
-        yield "admin_token: it is gone; on SIGHUP the bridge does without"
+        yield "admin_token: not configured any more; on SIGHUP the bridge does without"
 
 
 def _told(changed: Iterable[str], *, asked: bool) -> str:

@@ -95,9 +95,9 @@ def test_what_else_python_loads_may_print_as_it_likes_and_one_that_ends_it_is_a_
     (tmp_path / "loaded").mkdir()
     site = tmp_path / "loaded" / "sitecustomize.py"
     usual = {"STRIPE_WEBHOOK_SECRET": "s", "INNGEST_DEV": "1", "BRIDGE_ADMIN_PORT": "0"}
-    usual |= {"BRIDGE_PORT": "x", "PYTHONPATH": str(site.parent)}
+    usual |= {"BRIDGE_PORT": "0", "BRIDGE_JOURNAL_CONNECTIONS": "x", "PYTHONPATH": str(site.parent)}
     site.write_text("import sys\nif 'bridge.config' in sys.orig_argv: print('hello', flush=True)")
-    assert served(tmp_path, usual) == Ran(2, "", "hello\nbridge: BRIDGE_PORT: expected a whole number\n")
+    assert served(tmp_path, usual) == Ran(2, "", "hello\nbridge: BRIDGE_JOURNAL_CONNECTIONS: expected a whole number\n")
     site.write_text("import os, sys\nif 'bridge.config' in sys.orig_argv: os._exit(3)")
     told = "bridge: the process that reads the configuration ended with exit status 3\n"
     assert served(tmp_path, usual) == Ran(1, "", told)
@@ -126,6 +126,6 @@ def test_a_value_nobody_thought_of_is_one_line_and_no_traceback(tmp_path: Path, 
 
 
 def test_on_a_terminal_the_lines_are_the_same(tmp_path: Path) -> None:
-    ran = on_terminal("serve", cwd=tmp_path, BRIDGE_PORT="x", INNGEST_DEV="1")
+    ran = on_terminal("serve", cwd=tmp_path, BRIDGE_PORT="0", BRIDGE_JOURNAL_CONNECTIONS="x", INNGEST_DEV="1")
     assert ran.status == 2
-    assert [line.split(": ")[1] for line in ran.out.splitlines()] == ["BRIDGE_PORT", "sources"]
+    assert [line.split(": ")[1] for line in ran.out.splitlines()] == ["BRIDGE_JOURNAL_CONNECTIONS", "sources"]

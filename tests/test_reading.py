@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from commands import BRIDGE
-from processes import is_alive
+from processes import is_alive, kill
 
 from bridge import children, companion, reading
 from bridge import settings as settings_
@@ -183,7 +183,13 @@ def test_a_bridge_whose_terminal_was_closed_stops_and_any_other_reads_again(
     if pid == 0:
         os.chdir(tmp_path)
         os.execve("/bin/sh", ["sh", "-c", ON_A_TERMINAL[how].format(bridge=BRIDGE)], variables)  # noqa: S606 - there is one
-    log = tmp_path / "log"
+    try:
+        _lives_as_long_as_it_should(pid, terminal, how, tmp_path / "log", closed=closed)
+    finally:
+        kill(pid)
+
+
+def _lives_as_long_as_it_should(pid: int, terminal: int, how: str, log: Path, *, closed: bool) -> None:
     _read_until("service.started", terminal if how == "bridge" else log)
     if closed:
         os.close(terminal)

@@ -14,12 +14,18 @@ from aiohttp import web
 from disk import fill, make_room, small_disk
 from receiving import IDS, PROVIDERS, Answer, Receiving, another, ask, listening, receiving, request
 
+from bridge import admin as admin_module
 from bridge.admin import Admin
 from bridge.journal.sqlite.journal import SqliteJournal
 from bridge.model import Selection
 from bridge.settings import Settings
 
 BUSY = {"stripe": 503, "slack": 503, "intercom": 429}
+
+
+@pytest.fixture(autouse=True)
+def _asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_module, "_CHECK_EVERY", 0.0)
 
 
 class Bridge:

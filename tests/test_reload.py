@@ -239,8 +239,8 @@ async def test_secrets_that_are_gone_take_no_source_along_unless_somebody_asks(t
         await running.start()
         shutil.rmtree(credentials)
         assert await refused(running, 2) == [
-            "sources.intercom: its secret is gone; on SIGHUP the bridge does without",
-            "admin_token: it is gone; on SIGHUP the bridge does without",
+            "sources.intercom: not configured any more; on SIGHUP the bridge does without",
+            "admin_token: not configured any more; on SIGHUP the bridge does without",
         ]
         await until(lambda: running.child("bridge.config"))  # it is read again
         await until(lambda: not running.child("bridge.config"))

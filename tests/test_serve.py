@@ -102,7 +102,7 @@ async def test_a_receiver_that_is_killed_is_started_again_and_serves(tmp_path: P
 def counters(pid: int) -> set[str]:
     """Whose files there are, where this process counts."""
     kept = Path(environment(pid)["PROMETHEUS_MULTIPROC_DIR"])
-    return {file.stem.rpartition("_")[2] for file in kept.iterdir()}
+    return {file.stem.rpartition("_")[2] for file in kept.glob("*.db")}
 
 
 async def test_processes_that_start_while_the_journal_is_locked_say_so_and_go_on_when_it_is_free(
