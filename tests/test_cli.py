@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 from commands import BRIDGE, on_terminal, run
 
-COMMANDS = ["dev", "serve", "check", "health", "sources", "send", "transform", "list", "show", "replay", "journal"]
+COMMANDS = [
+    "dev",
+    "serve",
+    "check",
+    "health",
+    "metrics",
+    "sources",
+    "send",
+    "transform",
+    "list",
+    "show",
+    "replay",
+    "journal",
+]
 
 
 def test_help_lists_every_command_in_the_order_one_meets_them(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ _COMMANDS = {
     "serve": "serve:serve",
     "check": "check:check",
     "health": "health:health",
+    "metrics": "metrics:metrics",
     "sources": "sources:sources",
     "send": "send:send",
     "transform": "transform:transform",

@@ -84,6 +84,8 @@ def test_under_ten_commands_lead_from_nothing_to_a_stripe_webhook_that_arrives(u
     [id_] = set(sent)
     until(lambda: user.bridge().listed() == {id_: "forwarded"})
     assert user.events() == {id_}
+    counted = user.compose("exec bridge bridge metrics bridge_deliveries")
+    assert 'bridge_deliveries_total{outcome="accepted",source="stripe"} 1.0' in counted
     # From outside, as Stripe would send it.
     assert user.bridge().post(1, secret="whsec_...") == 200
     assert user.bridge().post(2, secret="another") == 401

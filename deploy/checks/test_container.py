@@ -202,6 +202,8 @@ def test_signals_reach_the_bridge_and_orphans_are_taken_in(engine: Engine) -> No
     with container(engine, *settings()) as bridge:
         engine.docker("kill", "--signal", "HUP", "bridge")
         until(lambda: "configuration.taken" in [line["event"] for line in bridge.log()])
+        bridge.run("sh", "-c", "kill -HUP 1")  # where nobody can send one from outside, as in a pod
+        until(lambda: [line["event"] for line in bridge.log()].count("configuration.taken") == 2)
         bridge.run("sh", "-c", "(sleep 0.2 &)")
         zombies = "grep -l '^State:.Z' /proc/[0-9]*/status || true"
         until(lambda: bridge.run("sh", "-c", zombies) == "")
@@ -215,6 +217,8 @@ def test_every_command_works_in_it(engine: Engine) -> None:
             "--help",
             "--version",
             "check",
+            "health --ready",
+            "metrics bridge_deliveries",
             "sources",
             "list",
             "show evt_1",
