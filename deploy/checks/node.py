@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kubelet import project
 from rendered import Object, container, of_kind, one, pod
 from service import BRIDGE
 from tools import run
@@ -31,32 +32,32 @@ class Node:
     def __post_init__(self) -> None:
         for place in PLACES:
             Path(f"{self.root}{place}").mkdir(parents=True)
-        Path(f"{self.root}/etc/bridge/bridge.toml").write_text("# the image's own\n")
+        self._project()
+
+    def _project(self) -> None:
+        """The image has a bridge.toml too; what is mounted over it hides it."""
         sources = {each["name"]: each for each in pod(self.objects)["spec"]["volumes"]}
         for each in container(self.objects)["volumeMounts"]:
             assert each["mountPath"] in PLACES, "the image has nothing there"
-            self._mount(Path(f"{self.root}{each['mountPath']}"), sources.get(each["name"], {}))
-
-    def _mount(self, at: Path, volume: Object) -> None:
-        if "secret" in volume:
-            files = self.secret
-        elif "configMap" in volume:
-            files = one(self.objects, "ConfigMap", volume["configMap"]["name"]).get("data", {})
-        else:
-            return  # an empty folder
-        (at / "..data").mkdir()
-        for old in at.glob("[!.]*"):  # what the image has there is hidden
-            old.unlink()
-        for name, text in files.items():
-            (at / "..data" / name).write_text(text)
-            (at / name).symlink_to(Path("..data", name))
+            volume, at = sources.get(each["name"], {}), Path(f"{self.root}{each['mountPath']}")
+            if "secret" in volume:
+                project(at, self.secret)
+            elif "configMap" in volume:
+                project(at, one(self.objects, "ConfigMap", volume["configMap"]["name"]).get("data", {}))
 
     def change_secret(self, name: str, value: str | None) -> None:
-        """None: it is not there at all."""
-        file = Path(f"{self.root}/run/secrets/{name}")
-        file.unlink(missing_ok=True)
-        if value is not None:
-            file.write_text(value)
+        """None: it goes."""
+        if value is None:
+            self.secret.pop(name)
+        else:
+            self.secret[name] = value
+        self._project()
+
+    def apply(self, objects: list[Object]) -> None:
+        """What another `kubectl apply` changes in the volumes of the pod that is there. Another pod is a failure."""
+        assert pod(objects) == pod(self.objects), "this one would be replaced"
+        self.objects = objects
+        self._project()
 
     def here(self, text: str) -> str:
         """With the paths of the pod as ours."""
@@ -79,8 +80,11 @@ class Node:
                 found |= {f"{name}_SERVICE_HOST": "10.96.0.7", f"{name}_PORT": "tcp://10.96.0.7:80"}
         return found
 
-    def run(self, command: str) -> str:
-        """What a README's line with `kubectl exec` prints, with what stands behind its `--` run here."""
+    def run(self, command: str, *, init: int | None = None) -> str:
+        """What a README's line with `kubectl exec` prints, with what stands behind its `--` run here. `init`: who is process 1."""
+        if init is not None:
+            command = re.sub(r"(?<=kill -HUP )1\b", str(init), command)
+        assert not re.search(r"\bkill\b.* 1\b", command), "that would be the process 1 of this machine"
         as_if_inside = 'kubectl() { while [ "$1" != -- ]; do shift; done; shift; "$@"; }'
         environment = self.environment() | {"PATH": f"{BRIDGE.parent}:{os.environ['PATH']}"}
         script = f"set -euo pipefail\ncd {self.root}/..\n{as_if_inside}\n{self.here(command)}"
