@@ -69,26 +69,70 @@ def write(
     return folder
 
 
-def as_in_the_readme(folder: Path, overlay: str, *, toml: str = TOML, transform: str = TRANSFORM) -> list[Object]:
-    """What comes of the README's kustomization, once somebody has followed it."""
+def patches() -> list[str]:
+    """What the README has to add at the end of its kustomization."""
+    return [block for block in blocks("yaml") if "kind: Kustomization" not in block]
+
+
+def as_in_the_readme(
+    folder: Path,
+    overlay: str,
+    *,
+    toml: str = TOML,
+    transform: str = TRANSFORM,
+    operator: bool = True,
+    added: Iterable[str] = (),
+) -> list[Object]:
+    """What comes of the README's kustomization, once somebody has followed it. `operator`: with what is commented out in it,
+    which is for the Prometheus Operator. `added`: of its patches.
+    """
     [text] = [block for block in blocks("yaml") if "kind: Kustomization" in block]
     assert text.count("../webhook-event-bridge/deploy/kubernetes/") == 4
     text = text.replace("../webhook-event-bridge/deploy/kubernetes", os.path.relpath(KUBERNETES, folder))
-    (folder / "kustomization.yaml").write_text(text.replace("overlays/postgresql", f"overlays/{overlay}"))
+    text = text.replace("overlays/postgresql", f"overlays/{overlay}")
+    text = text.replace("  # - ", "  - ") if operator else text
+    (folder / "kustomization.yaml").write_text("".join([text, *added]))
     (folder / "bridge.toml").write_text(toml)
     (folder / "transforms").mkdir(exist_ok=True)
     (folder / "transforms/stripe.py").write_text(transform)
     return render(folder)
 
 
+def command(word: str) -> str:
+    """The block of commands that has it."""
+    [found] = [text for text in blocks("sh") if word in text]
+    return found
+
+
+def typed(commands: str, folder: Path, *, stdin: str = "") -> str:
+    """What they print in this folder. Nothing is sent anywhere: what is to be made or replaced is printed instead."""
+    only_print = """kubectl() {
+        case $1 in
+            replace) cat; return ;;
+            create) ;;
+            *) return 1 ;;
+        esac
+        case " $* " in
+            *" --dry-run=client -o yaml "*) command kubectl "$@" ;;
+            *" -o "*) return 1 ;;
+            *) command kubectl "$@" --dry-run=client -o yaml ;;
+        esac
+    }"""
+    script = f"set -euo pipefail\ncd {folder}\n{only_print}\n{commands}"
+    return run("bash", "-c", script, stdin=stdin, environment={"KUBECONFIG": "/dev/null", "HOME": str(folder)})
+
+
 def secret_in_the_readme(folder: Path, overlay: str) -> dict[str, str]:
-    """What the README's command puts into the Secret. Nothing is sent anywhere."""
-    (folder / "db.pem").write_text("a certificate\n")
-    commands = [text for text in blocks("sh") if "create secret" in text]
-    assert len(commands) == len(OVERLAYS)
-    only_print = 'kubectl() { command kubectl "$@" --dry-run=client -o yaml; }'
-    script = f"set -euo pipefail\ncd {folder}\n{only_print}\n{commands[OVERLAYS.index(overlay)]}"
-    made = yaml.safe_load(run("bash", "-c", script, environment={"KUBECONFIG": "/dev/null"}))
+    """What is in the Secret of somebody who has followed the README, and has all the providers it names."""
+    typed(command("mkdir -m 700 secrets"), folder, stdin="pasted\n")
+    [journal] = re.findall(r"`secrets/BRIDGE_JOURNAL`, which is `(.*?)`", SECTION)
+    likewise = set(re.findall(r"`secrets/([A-Z_]+)`", SECTION)) - {"BRIDGE_JOURNAL"}
+    more = dict.fromkeys(likewise, "pasted\n")
+    if overlay == "postgresql":
+        more |= {"BRIDGE_JOURNAL": f"{journal}\n", "db.pem": "a certificate\n"}
+    for name, text in more.items():
+        (folder / "secrets" / name).write_text(text)
+    made = yaml.safe_load(typed(command("kubectl create secret generic bridge-secrets --from-file=secrets\n"), folder))
     assert (made["kind"], made["metadata"]["name"]) == ("Secret", "bridge-secrets")
     return {name: b64decode(value).decode() for name, value in made["data"].items()}
 
@@ -130,6 +174,22 @@ def probes(objects: Iterable[Object]) -> dict[str, Object]:
     found = {name: each for name, each in container(objects).items() if name.endswith("Probe")}
     assert set(found) == {"startupProbe", "readinessProbe", "livenessProbe"}
     return found
+
+
+def is_let(objects: list[Object], way: str, port: int, *, namespace: str = "any", protocol: str = "TCP") -> bool:
+    """Whether the NetworkPolicies let it through: `ingress` from a namespace, or `egress` into one. They add up."""
+    labels = {"kubernetes.io/metadata.name": namespace}
+    for policy in of_kind(objects, "NetworkPolicy"):
+        assert selects(policy["spec"]["podSelector"]["matchLabels"], pod(objects)["metadata"]["labels"])
+        for rule in policy["spec"].get(way, []):
+            peers = rule.get("from" if way == "ingress" else "to")
+            if peers is not None and not any(
+                selects(each["namespaceSelector"]["matchLabels"], labels) for each in peers
+            ):
+                continue
+            if any((each["port"], each.get("protocol", "TCP")) == (port, protocol) for each in rule["ports"]):
+                return True
+    return False
 
 
 def selects(labels: Mapping[str, str], chosen: Mapping[str, str]) -> bool:

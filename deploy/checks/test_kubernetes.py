@@ -16,6 +16,7 @@ from rendered import (
     Object,
     as_in_the_readme,
     container,
+    is_let,
     of_kind,
     one,
     pod,
@@ -156,22 +157,6 @@ def test_the_ingress_leads_to_webhooks_on_the_public_service_and_to_nothing_else
     assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "32m"}
     [largest] = [field for key, field in declared() if key == "sources.NAME.max_body"]
     assert "at most 32 MiB" in largest.metadata["help"]
-
-
-def is_let(objects: list[Object], way: str, port: int, *, namespace: str = "any", protocol: str = "TCP") -> bool:
-    """Whether the NetworkPolicies let it through: `ingress` from a namespace, or `egress`. They add up."""
-    labels = {"kubernetes.io/metadata.name": namespace}
-    for policy in of_kind(objects, "NetworkPolicy"):
-        assert selects(policy["spec"]["podSelector"]["matchLabels"], pod(objects)["metadata"]["labels"])
-        for rule in policy["spec"].get(way, []):
-            peers = rule.get("from" if way == "ingress" else "to")
-            if peers is not None and not any(
-                selects(each["namespaceSelector"]["matchLabels"], labels) for each in peers
-            ):
-                continue
-            if any((each["port"], each.get("protocol", "TCP")) == (port, protocol) for each in rule["ports"]):
-                return True
-    return False
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

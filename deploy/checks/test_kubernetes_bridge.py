@@ -15,7 +15,18 @@ import postgres
 import pytest
 from node import HERE, Node
 from processes import kill, send
-from rendered import OVERLAYS, Object, as_in_the_readme, blocks, container, one, probes, secret_in_the_readme, workload
+from rendered import (
+    OVERLAYS,
+    TRANSFORM,
+    Object,
+    as_in_the_readme,
+    command,
+    container,
+    one,
+    probes,
+    secret_in_the_readme,
+    workload,
+)
 from service import BRIDGE, SECRETS, Service, delivery, until
 from tools import run
 
@@ -205,19 +216,13 @@ async def test_a_receiver_that_hangs_is_taken_out_of_the_service_and_at_last_res
     assert out <= 15 and restart >= 120, "what is slow for a while is left alone"
 
 
-def commands(word: str) -> str:
-    """The block of the README that has it."""
-    [found] = [text for text in blocks("sh") if word in text]
-    return found
-
-
 @pytest.mark.parametrize("node", ["sqlite"], indirect=True)
 async def test_a_saved_journal_is_whole_and_can_be_put_back_while_the_bridge_runs(node: Node, api: StandIn) -> None:
     async with serving(node) as service:
         assert (await service.post(delivery(1))).status == 200
         await api.received(1)
         await service.until_finished(1)
-        await asyncio.to_thread(node.run, commands(".backup("))
+        await asyncio.to_thread(node.run, command(".backup("))
     saved = node.root.parent / "saved.db"
     assert saved.stat().st_mode & 0o777 == 0o600
     for journal in (node.root / "data").glob("bridge.db*"):
@@ -226,15 +231,43 @@ async def test_a_saved_journal_is_whole_and_can_be_put_back_while_the_bridge_run
         assert (await service.post(delivery(2))).status == 200
         await service.until_finished(1)
         assert "1 copied: 0 pending, 0 dead, 0 skipped, 1 forwarded" in await asyncio.to_thread(
-            node.run, commands("journal copy")
+            node.run, command("journal copy")
         )
         assert {*await service.entries()} == {"evt_1", "evt_2"}
     assert [path.name for path in (node.root / "data").glob("*saved*")] == []
 
 
+@pytest.mark.parametrize("node", ["sqlite"], indirect=True)
+async def test_a_change_on_sqlite_is_taken_by_the_pod_that_runs_or_refused(node: Node, api: StandIn) -> None:
+    folder = node.root.parent
+    inside = "".join(line for line in command("kill -HUP").splitlines(keepends=True) if "kubectl exec" in line)
+
+    async def tell(service: Service) -> None:
+        await asyncio.to_thread(node.run, inside, init=service.pid)
+
+    async with serving(node) as service:
+        assert (await service.post(delivery(1))).status == 200
+        await api.received(1)
+        changed = as_in_the_readme(folder, "sqlite", transform=TRANSFORM.replace("mine/", "changed/"))
+        with pytest.raises(AssertionError, match="changed/transformed"):  # it is not in the pod yet, and one sees that
+            await tell(service)
+        node.apply(changed)
+        await tell(service)
+        await until(lambda: "configuration.taken" in service.logged)
+        assert (await service.post(delivery(2))).status == 200
+        await api.received(2)
+        node.apply(as_in_the_readme(folder, "sqlite", transform="import nothing_of_the_kind"))
+        await tell(service)
+        await until(lambda: "configuration.refused" in service.logged)
+        assert "nothing_of_the_kind" in service.logged
+        assert (await service.post(delivery(3))).status == 200
+        names = [event["name"] for event in await api.received(3)]
+        assert names == ["mine/transformed", "changed/transformed", "changed/transformed"]
+
+
 async def test_a_transform_can_be_tried_in_a_pod_that_runs(node: Node) -> None:
     async with serving(node):
-        assert "of your own: stripe" in await asyncio.to_thread(node.run, commands("/tmp/new"))  # noqa: S108 - the pod's
+        assert "of your own: stripe" in await asyncio.to_thread(node.run, command("/tmp/new"))  # noqa: S108 - the pod's
         (node.root.parent / "transforms/stripe.py").write_text("import nothing_of_the_kind")
         with pytest.raises(AssertionError, match="No module named 'nothing_of_the_kind'"):
-            await asyncio.to_thread(node.run, commands("/tmp/new"))  # noqa: S108 - as above
+            await asyncio.to_thread(node.run, command("/tmp/new"))  # noqa: S108 - as above
