@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from commands import standing_in
 from kubelet import project
+from reloading import TRANSFORM, post, refused, taken
 from service import Service, service
-from test_reload import TRANSFORM, post, refused, taken
 
 from bridge.stand_in import StandIn
 

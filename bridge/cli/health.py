@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlsplit
 
 import click
 
-from bridge import runtime
-from bridge.cli.configured import local_url
+from bridge.cli.running import get, listeners
 from bridge.errors import BridgeError
 from bridge.log import printable
 
@@ -31,7 +27,7 @@ def health(*, ready: bool) -> None:
     bridge health
     bridge health --ready
     """
-    public, private = (local_url(host, port) for host, port in runtime.addresses() or _configured())
+    public, private = listeners()
     asked = [f"{public}/healthz", f"{private}/healthz", *([f"{private}/readyz"] if ready else [])]
     answers = [_ask(url) for url in asked]
     for url, (_, said) in zip(asked, answers, strict=True):
@@ -40,26 +36,10 @@ def health(*, ready: bool) -> None:
         raise BridgeError("not ready" if all(good for good, _ in answers[:2]) else "not alive")
 
 
-def _configured() -> list[tuple[str, int]]:
-    """For who asks from elsewhere: the bridge says itself where it is, to whom is where it was started."""
-    from bridge import config  # noqa: PLC0415 - takes longer than all the rest, and is asked every half minute
-
-    settings, _ = config.read(os.environ, serving=False)  # what is wrong with it now was right when the bridge took it
-    return [(settings.host, settings.port), (settings.admin_host, settings.admin_port)]
-
-
 def _ask(url: str) -> tuple[bool, str]:
     """Whether it answered 200, and what it said."""
-    parts = urlsplit(url)
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT)
     try:
-        connection.request("GET", parts.path)
-        answer = connection.getresponse()
-        said = answer.read(_SHOWN).decode(errors="replace").strip().replace("\n", "; ")
-        return answer.status == HTTPStatus.OK, printable(said)
-    except TimeoutError:
-        return False, f"no answer within {_TIMEOUT:g} s"
-    except (OSError, HTTPException) as error:
-        return False, (error.strerror if isinstance(error, OSError) else "") or type(error).__name__
-    finally:
-        connection.close()
+        status, said = get(url, within=_TIMEOUT, most=_SHOWN)
+    except BridgeError as error:
+        return False, str(error)
+    return status == HTTPStatus.OK, printable(said.strip().replace("\n", "; "))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlsplit
 
 import click
 
 from bridge import config
-from bridge.cli.configured import local_url
+from bridge.cli.running import get, listeners
 from bridge.errors import BridgeError
 from bridge.log import printable
 
@@ -34,8 +32,8 @@ def metrics(*, names: tuple[str, ...]) -> None:
     bridge metrics
     bridge metrics bridge_deliveries bridge_rejections
     """
-    settings, _ = config.read(os.environ, serving=False)  # what is wrong with it now was right when the bridge took it
-    private = local_url(settings.admin_host, settings.admin_port)
+    settings, _ = config.read(os.environ, serving=False)
+    _, private = listeners()
     there = list(_each(_ask(f"{private}/metrics", settings.admin_token)))
     if not there:
         raise BridgeError(f"{private}/metrics: what answers there has no metrics, so it is no bridge")
@@ -62,7 +60,11 @@ def _each(text: str) -> Iterator[list[str]]:
 def _ask(url: str, tokens: tuple[str, ...]) -> str:
     """What it has, with the first token that it takes: while one is rotated there are several, and it may know one of them."""
     for token in tokens or ("",):
-        status, text = _get(url, {"Authorization": f"Bearer {token}".encode()} if token else {})
+        headers = {"Authorization": f"Bearer {token}".encode()} if token else {}
+        try:
+            status, text = get(url, within=_TIMEOUT, most=_LARGEST, headers=headers)
+        except BridgeError as error:
+            raise BridgeError(f"{url}: {error}") from None
         if status == HTTPStatus.OK:
             return text
         if status != HTTPStatus.UNAUTHORIZED:
@@ -74,19 +76,3 @@ def _refused(tokens: tuple[str, ...]) -> str:
     if tokens:
         return "the running bridge has another BRIDGE_ADMIN_TOKEN than is configured here"
     return "it asks for BRIDGE_ADMIN_TOKEN, and none is to be found here: run this where it runs, as the same user"
-
-
-def _get(url: str, headers: dict[str, bytes]) -> tuple[int, str]:
-    parts = urlsplit(url)
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT)
-    try:
-        connection.request("GET", parts.path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read(_LARGEST).decode(errors="replace")
-    except TimeoutError:
-        raise BridgeError(f"{url}: no answer within {_TIMEOUT:g} s") from None
-    except (OSError, HTTPException) as error:
-        said = (error.strerror if isinstance(error, OSError) else "") or type(error).__name__
-        raise BridgeError(f"{url}: {said}") from None
-    finally:
-        connection.close()

@@ -11,8 +11,9 @@ import click
 from rich.markup import escape
 
 from bridge import log, providers, samples, webhooks
-from bridge.cli.configured import configured, local_url, read
+from bridge.cli.configured import configured, read
 from bridge.cli.output import console, json_line
+from bridge.cli.running import local_url
 from bridge.dev import known_secret, with_every_provider
 from bridge.errors import BridgeError
 from bridge.event_api import reason

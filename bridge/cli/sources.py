@@ -8,8 +8,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from bridge import providers
-from bridge.cli.configured import configured, local_url
+from bridge.cli.configured import configured
 from bridge.cli.output import console, json_line
+from bridge.cli.running import local_url
 
 
 @click.command(short_help="Show each source's URL, and where it belongs.")
