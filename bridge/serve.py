@@ -146,6 +146,7 @@ class Service:
             journal=lambda: self._journal,
             unready=unready,
             held=lambda: "; ".join((*children.said("held"), *children.said("unable"))),
+            receiving=lambda: "receiver" not in children.missing() and not children.said("unstored"),
             metrics_directory=metrics_directory,
             clock=wall_clock,
         )

@@ -202,6 +202,12 @@ class Service:
         except TimeoutError:
             raise AssertionError(f"{outcome}: {await counted()}, not {count}") from None
 
+    async def until_gauge(self, name: str, value: float) -> None:
+        async def is_so() -> bool:
+            return (await self.metrics())[name,] == value
+
+        await until(is_so)
+
     def log(self) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in self.logged.splitlines()]
 

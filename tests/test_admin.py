@@ -18,6 +18,7 @@ from bridge.admin import Admin
 from bridge.connections import Runner, Server
 from bridge.journal import Journal
 from bridge.journal.sqlite.journal import SqliteJournal
+from bridge.model import Attempt, Outcome, Settlement, State
 from bridge.settings import Settings, SourceSettings
 
 # Connections.
@@ -39,6 +40,7 @@ class Private:
         self.settings = Settings()
         self.unready: list[str] = []
         self.held = ""
+        self.receiving = True
         self.now = 1_767_225_600_000
         self.port = 0
 
@@ -61,6 +63,7 @@ async def private(folder: Path, store: Journal | None) -> AsyncIterator[Private]
         journal=lambda: found.journal,
         unready=lambda: found.unready,
         held=lambda: found.held,
+        receiving=lambda: found.receiving,
         metrics_directory=str(found.directory),
         clock=lambda: found.now,
     )
@@ -107,6 +110,12 @@ async def test_a_fault_of_the_configuration_is_a_metric_too(admin: Private) -> N
     assert (await admin.metrics())["bridge_forwarding_held",] == 1
 
 
+async def test_whether_deliveries_are_received_is_a_metric_too(admin: Private) -> None:
+    assert (await admin.metrics())["bridge_receiving",] == 1
+    admin.receiving = False
+    assert (await admin.metrics())["bridge_receiving",] == 0
+
+
 async def test_what_processes_counted_is_summed_also_of_those_that_are_gone(admin: Private) -> None:
     count(admin.directory)
     count(admin.directory)
@@ -128,9 +137,11 @@ async def test_metrics_are_there_while_the_journal_is_not(admin: Private) -> Non
     for file in admin.directory.parent.glob("bridge.db*"):
         file.unlink()
     found = await admin.metrics()
-    assert ("bridge_forwarding_held",) in found
+    assert found["bridge_forwarding_held",] == found["bridge_journal_readable",] == 0
     assert ("bridge_journal_entries", "pending") not in found, "no number is better than a wrong one"
-    assert (await admin.metrics())["bridge_journal_entries", "pending"] == 0
+    found = await admin.metrics()
+    assert found["bridge_journal_entries", "pending"] == 0
+    assert found["bridge_journal_readable",] == 1
 
 
 async def test_the_age_of_the_oldest_pending_entry(tmp_path: Path) -> None:
@@ -145,6 +156,22 @@ async def test_the_age_of_the_oldest_pending_entry(tmp_path: Path) -> None:
         assert found["bridge_journal_entries", "pending"] == 2
         admin.now = received.now - 60_000
         assert (await admin.metrics())["bridge_oldest_pending_seconds",] == 0, "a clock set back makes nothing young"
+
+
+async def test_the_age_of_the_oldest_that_waits_for_no_time_of_its_own(tmp_path: Path) -> None:
+    """`raise Retry(after=3600)` on a bridge with nothing else to do is no reason to wake anybody."""
+    async with receiving(tmp_path) as received, private(tmp_path, received.store) as admin:
+        assert (await admin.metrics())["bridge_oldest_due_seconds",] == 0
+        await received.post("stripe", another("stripe", 1))
+        admin.now = received.now + 700_000
+        assert (await admin.metrics())["bridge_oldest_due_seconds",] == 700
+        [entry] = await received.store.claim(1, lease=60_000)
+        assert (await admin.metrics())["bridge_oldest_due_seconds",] == 700, "it is held, and may be so for ever"
+        later = Attempt(at=admin.now, outcome=Outcome.POSTPONED)
+        postponed = Settlement(seq=entry.seq, token=entry.token, state=State.PENDING, wait=3_600_000, attempt=later)
+        await received.store.settle([postponed])
+        found = await admin.metrics()
+        assert (found["bridge_oldest_due_seconds",], found["bridge_oldest_pending_seconds",]) == (0, 700)
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/", "/admin", "/healthz/", "//healthz", "/metrics?x=/healthz"])

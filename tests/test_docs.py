@@ -99,6 +99,7 @@ async def _gauges(journal: Journal, counted: Path) -> list[Metric]:
         journal=lambda: journal,
         unready=lambda: (),
         held=lambda: "",
+        receiving=lambda: True,
         metrics_directory=str(counted),
         clock=lambda: 0,
     )

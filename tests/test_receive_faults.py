@@ -86,6 +86,7 @@ async def running(folder: Path) -> AsyncIterator[Bridge]:
             journal=lambda: admins,
             unready=lambda: (),
             held=lambda: "",
+            receiving=lambda: True,
             metrics_directory="",
             clock=lambda: received.now,
         )

@@ -87,8 +87,10 @@ async def test_a_receiver_that_is_killed_is_started_again_and_serves(tmp_path: P
         assert (await running.post(delivery(1))).status == 200
         await running.until_counted(1, "accepted")
         receiver = running.child("receiver")
+        assert (await running.metrics())["bridge_receiving",] == 1
         kill(receiver)
-        await until(lambda: not is_alive(receiver))
+        await running.until_gauge("bridge_receiving", 0)
+        assert not is_alive(receiver)
         assert (await running.post(delivery(2))).status == 200, "a connection made meanwhile waits"
         assert running.child("receiver") not in {0, receiver}
         await running.until_ready()
@@ -226,12 +228,15 @@ async def test_a_full_disk_stops_the_storing_and_nothing_else(stand_in: StandIn)
             for n in range(3):
                 assert (await running.post(large(n))).status == 503
             assert "the disk is full" in (await running.ready()).text
+            await running.until_gauge("bridge_receiving", 0)
+            assert (await running.metrics())["bridge_journal_readable",] == 1
             ended = [line["status"] for line in running.log() if line["event"] == "process.ended"]
             assert ended == [-9], "none but ours"
             make_room(folder)
             for n in range(3):
                 assert (await running.post(large(n))).status == 200
             await running.until_ready()
+            assert (await running.metrics())["bridge_receiving",] == 1
             await stand_in.received(3)
             await running.until_counted(4, "failed")
 

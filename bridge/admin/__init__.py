@@ -30,8 +30,8 @@ _FOR_ALL = frozenset({"/healthz", "/readyz"})
 
 
 class Admin:
-    """`settings`: as they are just now. `unready`: reasons of the processes not to be ready. `metrics_directory`: where they
-    keep what they count.
+    """`settings`: as they are just now. `unready`: reasons of the processes not to be ready. `receiving`: whether a receiver
+    serves that can store what comes. `metrics_directory`: where they keep what they count.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Admin:
         journal: Callable[[], Journal | None],
         unready: Callable[[], Iterable[str]],
         held: Callable[[], str],
+        receiving: Callable[[], bool],
         metrics_directory: str,
         clock: Callable[[], int],
     ) -> None:
@@ -48,6 +49,7 @@ class Admin:
         self._journal = journal
         self._unready = unready
         self._held = held
+        self._receiving = receiving
         self._metrics_directory = metrics_directory
         self._clock = clock
         self._checking: asyncio.Future[str] | None = None
@@ -99,7 +101,8 @@ class Admin:
         registry = CollectorRegistry()
         registry.register(_Counted(Path(self._metrics_directory)))
         providers = {name: source.provider for name, source in self._settings().sources.items()}
-        registry.register(_Gauges(providers, await self._census(), held=bool(self._held()), now=self._clock()))
+        census, held = await self._census(), bool(self._held())
+        registry.register(_Gauges(providers, census, held=held, receiving=self._receiving(), now=self._clock()))
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _census(self) -> Census | None:
@@ -126,11 +129,14 @@ class _Counted(Collector):
 class _Gauges(Collector):
     """What is read when it is asked for, not counted."""
 
-    def __init__(self, providers: Mapping[str, str], census: Census | None, *, held: bool, now: int) -> None:
+    def __init__(
+        self, providers: Mapping[str, str], census: Census | None, *, held: bool, receiving: bool, now: int
+    ) -> None:
         """`providers`: of each source."""
         self._providers = providers
         self._census = census
         self._held = held
+        self._receiving = receiving
         self._now = now
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -141,7 +147,15 @@ class _Gauges(Collector):
             known.add_metric([source, provider], 1)
         yield known
         yield GaugeMetricFamily(
+            "bridge_receiving", "1 while a receiver serves and deliveries can be stored", value=int(self._receiving)
+        )
+        yield GaugeMetricFamily(
             "bridge_forwarding_held", "1 while a configuration fault holds forwarding", value=int(self._held)
+        )
+        yield GaugeMetricFamily(
+            "bridge_journal_readable",
+            "1 while the journal can be read; while it can't, what follows is not there",
+            value=int(self._census is not None),
         )
         if self._census is None:
             return
@@ -149,12 +163,20 @@ class _Gauges(Collector):
         for state in State:
             entries.add_metric([state.value], self._census.counts.get(state, 0))
         yield entries
-        oldest = self._census.oldest_pending
         yield GaugeMetricFamily(
             "bridge_oldest_pending_seconds",
             "Age of the oldest pending entry",
-            value=0 if oldest is None else max(0, self._now - oldest) / 1000,
+            value=self._age(self._census.oldest_pending),
         )
+        yield GaugeMetricFamily(
+            "bridge_oldest_due_seconds",
+            "Age of the oldest pending entry that waits for no time of its own",
+            value=self._age(self._census.oldest_due),
+        )
+
+    def _age(self, received_at: int | None) -> float:
+        """In seconds."""
+        return 0 if received_at is None else max(0, self._now - received_at) / 1000
 
 
 def _has_one_of(tokens: Iterable[str], http: web.Request) -> bool:

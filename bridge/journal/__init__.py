@@ -25,10 +25,14 @@ _MODULES = {"sqlite": "sqlite.journal", "postgresql": "postgresql.journal", "pos
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Census:
-    """How many entries are in each state, and when the oldest pending one was received (None: there is none)."""
+    """How many entries are in each state, and when the oldest pending one was received (None: there is none).
+
+    `oldest_due`: of those that do not wait for a time of theirs: what is due, or claimed. Looked for among the next 1,000.
+    """
 
     counts: Mapping[State, int]
     oldest_pending: int | None
+    oldest_due: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,7 @@ class Journal(Protocol):
     async def attempts(self, seq: int) -> Sequence[Attempt]:
         """Oldest first, of all its replays; the newest 100."""
 
-    async def census(self) -> Census: ...
+    async def census(self, *, now: int | None = None) -> Census: ...
 
     async def prune(self, *, bodies: int, ids: int, limit: int, now: int | None = None) -> int:
         """Forget finished entries received longer than so many ms ago: first bodies, later the ids too. At most `limit` of each.

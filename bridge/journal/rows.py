@@ -13,6 +13,8 @@ from bridge.model import TRANSITIONS, Delivery, Entry, Settlement, State
 # source, id, provider, prefix, type, occurred_at, received_at, size, headers, body, fault.
 Row: TypeAlias = tuple[str, str, str, str, str, int, int, int, str, bytes, str]
 
+# Entries a census looks at for what is due: more than one forwarder holds, and few enough for every scrape.
+NEXT = 1_000
 # Bytes of bodies a claim.
 MOST_CLAIMED = 4 << 20
 

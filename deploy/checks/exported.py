@@ -17,8 +17,8 @@ from bridge.metrics import Metrics
 # By the name of a series, then by the label.
 Series = Mapping[str, Mapping[str, set[str]]]
 
-# What Prometheus itself adds to every series.
-_TARGET = ("job", "instance")
+# What Prometheus itself adds to every series; the namespace on Kubernetes alone.
+_TARGET = ("namespace", "job", "instance")
 # Whose values are the user's own.
 _OPEN = {*_TARGET, "source"}
 _SELECTOR = re.compile(r"(?<![\w:$])([a-zA-Z_:][\w:]*)(?:\s*\{([^}]*)\})?")
@@ -31,8 +31,8 @@ def exported() -> Series:
     metrics = Metrics()
     metrics.announce_receiving(["a source"])
     metrics.announce_forwarding(["a source"], Verdict)
-    census = Census(counts={}, oldest_pending=None)
-    gauges = _Gauges({name: name for name in providers.load()}, census, held=False, now=0)
+    census = Census(counts={}, oldest_pending=None, oldest_due=None)
+    gauges = _Gauges({name: name for name in providers.load()}, census, held=False, receiving=True, now=0)
     return _series((*metrics.registry.collect(), *gauges.collect()))
 
 

@@ -114,7 +114,7 @@ async def test_what_is_replayed_many_at_once_keeps_its_order(journal: Journal, m
 
 
 async def test_the_census_is_exact_after_every_step(journal: Journal, make_delivery: Make) -> None:
-    assert await journal.census() == Census(counts=dict.fromkeys(State, 0), oldest_pending=None)
+    assert await journal.census() == Census(counts=dict.fromkeys(State, 0), oldest_pending=None, oldest_due=None)
     found = await one_of_each_state(journal, make_delivery)
     assert await counts(journal) == (1, 1, 1, 1)
     await journal.append(make_delivery("dead"))

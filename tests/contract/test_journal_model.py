@@ -105,11 +105,13 @@ class Model:
             and (wanted.until is None or entry.received_at < wanted.until)
         ]
 
-    def census(self) -> Census:
+    def census(self, now: int) -> Census:
         counts = Counter(entry.state for entry in self.entries.values())
         pending = [seq for seq, entry in self.entries.items() if entry.state is State.PENDING]
         oldest = self.entries[min(pending)].received_at if pending else None
-        return Census(counts={state: counts[state] for state in State}, oldest_pending=oldest)
+        due = [e.received_at for e in self.entries.values() if e.due is not None and (e.due <= now or e.token)]
+        by_state = {state: counts[state] for state in State}
+        return Census(counts=by_state, oldest_pending=oldest, oldest_due=min(due, default=None))
 
 
 def given(source: str, name: str, *, now: int, note: str, fault: str = "", body: bytes = b"") -> Delivery:
@@ -235,7 +237,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        assert self.run(self.journal.census()) == self.model.census()
+        assert self.run(self.journal.census(now=self.now)) == self.model.census(self.now)
         for seq in range(1, self.last + 2):
             assert self.run(self.journal.load(seq)) == self.model.entries.get(seq)
             assert list(self.run(self.journal.attempts(seq))) == self.model.attempts.get(seq, [])[-100:]

@@ -163,7 +163,7 @@ class Alike(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        self.all_say(lambda journal: journal.census())
+        self.all_say(lambda journal: journal.census(now=self.now))
         keys = sorted(self.known)
         for journal_seqs in zip(*self.seqs(keys), strict=True):
             told: list[Any] = []

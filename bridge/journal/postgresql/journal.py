@@ -94,8 +94,8 @@ class PostgresqlJournal:
     async def attempts(self, seq: int) -> Sequence[Attempt]:
         return await self._on(partial(reads.attempts, seq=seq))
 
-    async def census(self) -> Census:
-        return await self._on(reads.census, within=_WITHIN)
+    async def census(self, *, now: int | None = None) -> Census:
+        return await self._on(partial(reads.census, now=now), within=_WITHIN)
 
     async def prune(self, *, bodies: int, ids: int, limit: int, now: int | None = None) -> int:
         return await self._on(partial(self._pruning.step, bodies=bodies, ids=ids, limit=limit, now=now))

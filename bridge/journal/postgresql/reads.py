@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from psycopg import AsyncConnection
 
 from bridge.journal import Census
-from bridge.journal.postgresql.sql import HELD, JOURNAL, WORK
-from bridge.journal.rows import entry_of, storable
+from bridge.journal.postgresql.sql import CLOCK, HELD, JOURNAL, WORK
+from bridge.journal.rows import NEXT, entry_of, storable
 from bridge.model import Attempt, Entry, Outcome, Selection, State
 
 # Of those in `e`, an entry, and `d`, what it is of.
@@ -39,13 +39,18 @@ _RECEIVED = f"""
 """  # noqa: S608 - our own text
 _ATTEMPTS = "SELECT at, outcome, error, events FROM bridge_attempt WHERE seq = %b ORDER BY n"
 # The oldest: the first to come, or where older ones came later, from another journal, the first to be due.
-_CENSUS = """
+_CENSUS = f"""
+    WITH {CLOCK}
     SELECT sum(pending)::bigint, sum(forwarded)::bigint, sum(skipped)::bigint, sum(dead)::bigint, (
         SELECT min(received_at) FROM bridge_delivery WHERE seq IN (
             (SELECT min(seq) FROM bridge_pending), (SELECT seq FROM bridge_pending ORDER BY due, seq LIMIT 1)
         )
+    ), (
+        SELECT min(d.received_at)
+        FROM (SELECT seq, due, token FROM bridge_pending ORDER BY due, seq LIMIT {NEXT}) AS e
+        JOIN bridge_delivery AS d ON d.seq = e.seq WHERE e.due <= (SELECT now FROM clock) OR e.token IS NOT NULL
     ) FROM bridge_tally
-"""
+"""  # noqa: S608 - our own text
 
 
 # objsubid: a lock of two numbers.
@@ -122,9 +127,10 @@ async def attempts(connection: AsyncConnection, seq: int) -> list[Attempt]:
     return [Attempt(at=at, outcome=Outcome(outcome), error=error, events=events) for at, outcome, error, events in rows]
 
 
-async def census(connection: AsyncConnection) -> Census:
+async def census(connection: AsyncConnection, *, now: int | None) -> Census:
     """As `Journal.census`: a few rows, and the first of two indexes."""
-    row = await (await connection.execute(_CENSUS)).fetchone()
-    *counts, oldest = row or (0, 0, 0, 0, None)
+    row = await (await connection.execute(_CENSUS, {"now": now})).fetchone()
+    *counts, oldest_pending, oldest_due = row or (0, 0, 0, 0, None, None)
     states = (State.PENDING, State.FORWARDED, State.SKIPPED, State.DEAD)
-    return Census(counts=dict(zip(states, counts, strict=True)), oldest_pending=oldest)
+    by_state = dict(zip(states, counts, strict=True))
+    return Census(counts=by_state, oldest_pending=oldest_pending, oldest_due=oldest_due)

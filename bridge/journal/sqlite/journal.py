@@ -113,8 +113,8 @@ class SqliteJournal:
     async def attempts(self, seq: int) -> Sequence[Attempt]:
         return await self._on(self._quick, partial(reads.attempts, seq=seq))
 
-    async def census(self) -> Census:
-        return await self._on(self._quick, reads.census)
+    async def census(self, *, now: int | None = None) -> Census:
+        return await self._on(self._quick, partial(reads.census, now=_time(now)))
 
     async def prune(self, *, bodies: int, ids: int, limit: int, now: int | None = None) -> int:
         return await self._tidy(partial(writes.prune, bodies=bodies, ids=ids, limit=limit, now=_time(now)))

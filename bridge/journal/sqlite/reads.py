@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from bridge.journal import Census
-from bridge.journal.rows import entry_of, storable
+from bridge.journal.rows import NEXT, entry_of, storable
 from bridge.model import Attempt, Entry, Outcome, Selection, State
 
 _ENTRY = (
@@ -92,7 +92,7 @@ def attempts(db: sqlite3.Connection, seq: int) -> list[Attempt]:
     return [Attempt(at=at, outcome=Outcome(outcome), error=error, events=events) for at, outcome, error, events in rows]
 
 
-def census(db: sqlite3.Connection) -> Census:
+def census(db: sqlite3.Connection, *, now: int) -> Census:
     """As `Journal.census`: four rows, and the first of two indexes: older ones may come later, from another journal."""
     rows = db.execute(
         """
@@ -101,7 +101,15 @@ def census(db: sqlite3.Connection) -> Census:
                 (SELECT min(seq) FROM entry INDEXED BY entry_state WHERE state = 'pending' AND state <> 'forwarded'),
                 (SELECT seq FROM entry WHERE due IS NOT NULL ORDER BY due, seq LIMIT 1)
             )
+        ), (
+            SELECT min(received_at) FROM delivery WHERE seq IN (
+                SELECT seq FROM (
+                    SELECT seq, due, token FROM entry WHERE due IS NOT NULL ORDER BY due, seq LIMIT ?
+                ) WHERE due <= ? OR token <> ''
+            )
         ) FROM tally
-        """
+        """,
+        (NEXT, now),
     ).fetchall()
-    return Census(counts={State(state): n for state, n, _ in rows}, oldest_pending=rows[0][2])
+    counts = {State(state): n for state, n, *_ in rows}
+    return Census(counts=counts, oldest_pending=rows[0][2], oldest_due=rows[0][3])
