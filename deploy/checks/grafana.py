@@ -19,7 +19,7 @@ from tools import DEPLOY
 Json: TypeAlias = dict[str, Any]
 
 DASHBOARD = DEPLOY / "grafana/bridge.json"
-_LABEL_VALUES = re.compile(r"label_values\((\w+), (\w+)\)")
+_LABEL_VALUES = re.compile(r"label_values\((\w+(?:{[^}]*})?), (\w+)\)")
 
 
 def dashboard() -> Json:
@@ -49,9 +49,13 @@ def label_values(query: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def substituted(query: str, *, source: str, interval: str) -> str:
-    """https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables/"""
-    for name, value in {"source": source, "__rate_interval": interval, "__range": interval}.items():
+def substituted(query: str, *, source: str = ".*", namespace: str = "", job: str = "bridge") -> str:
+    """https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables/
+
+    No namespace: what Grafana makes of a variable that has no value to choose from.
+    """
+    chosen = {"namespace": namespace, "job": job, "source": source}
+    for name, value in {**chosen, "__rate_interval": "1m", "__range": "1m"}.items():
         query = query.replace(f"${{{name}}}", value).replace(f"${name}", value)
     assert "$" not in query, query
     return query

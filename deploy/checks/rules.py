@@ -18,6 +18,8 @@ UNIT_TESTS = sorted(PROMETHEUS.glob("*.test.yaml"))
 # As YAML gives it: the shapes are promtool's.
 Yaml: TypeAlias = dict[str, Any]
 
+# Of the labels of a target and of a source, what rules keep.
+_KEPT = ("namespace", "job", "source")
 _OPERATOR = re.compile(r"\s*(and|or|unless)\b ?")
 _COMPARISON = re.compile(r"==|(?<![=!])[<>]")
 _THRESHOLD = re.compile(r"(?<=> |< |= )\d+(?:\.\d+)?\b|\b\d+\.\d+(?= \*)")
@@ -38,8 +40,8 @@ def rules(kind: str) -> dict[str, Yaml]:
 def recorded() -> Series:
     """The series that Prometheus makes of the rules."""
     names = {"alertname": set(rules("alert")), "alertstate": {"firing", "pending"}, "severity": {"page", "ticket"}}
-    made: dict[str, dict[str, set[str]]] = {name: {"job": set(), "source": set()} for name in rules("record")}
-    return {**made, "ALERTS": {"job": set(), "source": set(), **names}}
+    made: dict[str, dict[str, set[str]]] = {name: {label: set() for label in _KEPT} for name in rules("record")}
+    return {**made, "ALERTS": {**{label: set() for label in _KEPT}, **names}}
 
 
 def only(changed: Yaml) -> Yaml:
@@ -53,15 +55,20 @@ def only(changed: Yaml) -> Yaml:
 
 
 def _needed_by(expression: str) -> set[str]:
-    """The names of the rules it speaks of, and of those that these need."""
-    named = {name for name in (*rules("record"), *rules("alert")) if name in expression}
-    return named.union(*(_needed_by(rules("record")[name]["expr"]) for name in named & set(rules("record"))))
+    """The names of the rules it speaks of, and of those that these need. One may speak of itself."""
+    known, needed = rules("record") | rules("alert"), set[str]()
+    named = {name for name in known if name in expression}
+    while named:
+        needed |= named
+        named = {name for name in known for other in named if name in known[other]["expr"]} - needed
+    return needed
 
 
 def mutants(rule: Yaml) -> Iterator[tuple[str, Yaml]]:
     """The rule with one thing changed that matters, and which."""
     expression = rule["expr"]
-    for what, changed in (*_compared(expression), *_measured(expression), *_without_a_clause(expression)):
+    changes = (_compared, _measured, _without_a_clause, _namespaces_mixed)
+    for what, changed in (each for change in changes for each in change(expression)):
         yield what, {**rule, "expr": changed}
     if "for" in rule:
         number, unit = int(rule["for"][:-1]), rule["for"][-1]
@@ -80,6 +87,12 @@ def _measured(expression: str) -> Iterator[tuple[str, str]]:
         others = (number * 2, number / 2) if number else (1e9, -1e9)
         for other in others:
             yield f"{found[0]} at {found.start()} is {other:g}", _replaced(expression, found, f"{other:g}")
+
+
+def _namespaces_mixed(expression: str) -> Iterator[tuple[str, str]]:
+    """In one place, as if all namespaces were one."""
+    for found in re.finditer(r"namespace, (?=job)", expression):
+        yield f"namespaces mixed at {found.start()}", _replaced(expression, found, "")
 
 
 def _replaced(text: str, found: re.Match[str], by: str) -> str:
@@ -147,7 +160,7 @@ def _whether_it_fires(test: Yaml) -> Yaml:
     labels = [alert["exp_labels"] for alert in test["exp_alerts"]]
     written = ["{" + ", ".join(f'{name}="{value}"' for name, value in each.items()) + "}" for each in labels]
     return {
-        "expr": f'count by (job, source, severity) (ALERTS{{alertname="{test["alertname"]}", alertstate="firing"}})',
+        "expr": f'count by (namespace, job, source, severity) (ALERTS{{alertname="{test["alertname"]}", alertstate="firing"}})',
         "eval_time": test["eval_time"],
         "exp_samples": [{"labels": each, "value": 1} for each in written],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,9 @@ def about(alert: str) -> list[Yaml]:
     for file in files:
         for test in file["tests"]:
             test["alert_rule_test"] = [each for each in test.get("alert_rule_test", ()) if each["alertname"] == alert]
-            test["promql_expr_test"] = [each for each in test.get("promql_expr_test", ()) if alert in each["expr"]]
+            test["promql_expr_test"] = [
+                each for each in test.get("promql_expr_test", ()) if f'"{alert}"' in each["expr"]
+            ]
         file["tests"] = [test for test in file["tests"] if test["alert_rule_test"] or test["promql_expr_test"]]
     return [file for file in files if file["tests"]]
 
@@ -99,8 +102,9 @@ def test_an_alert_says_how_urgent_it_is_and_has_its_numbers_and_its_page(alert: 
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["runbook_url"] == f"deploy/README.md#{alert.lower()}"
     said = rule["annotations"]["summary"] + rule["annotations"]["description"]
-    # Where there is no metric at all there is no number.
-    assert "$value" in said or alert == "BridgeDown"
+    # Where there is no metric, or it is 0 and says all, there is no number.
+    assert "$value" in said or alert in {"BridgeDown", "BridgeNotReceiving", "BridgeJournalUnreadable"}
+    assert "$labels.namespace" in rule["annotations"]["summary"]
     assert "$labels.source" in said or "source)" not in rule["expr"]
 
 
@@ -117,6 +121,14 @@ def test_what_the_rules_ask_for_is_what_the_bridge_exports() -> None:
         name: unknown(rule["expr"], beside=recorded()) for name, rule in (rules("alert") | rules("record")).items()
     }
     assert {name: names for name, names in named.items() if names} == {}
+
+
+def test_no_rule_mixes_namespaces_or_jobs() -> None:
+    for name, rule in (rules("alert") | rules("record")).items():
+        kept = re.findall(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)", rule["expr"])
+        assert all(labels in {"namespace, job", "namespace, job, source"} for labels in kept), name
+        # What no list of labels leads to is compared with all its own.
+        assert kept or rule["expr"].startswith("avg_over_time(namespace_job_source:"), name
 
 
 def test_what_prometheus_is_told_is_valid(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -57,10 +57,12 @@ class Prometheus:
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, *, target: str, token: str) -> AsyncIterator[Prometheus]:
-    """Watching the private listener at `target`."""
+async def prometheus(
+    folder: Path, *, target: str, token: str, namespaces: Iterable[str] = ("",)
+) -> AsyncIterator[Prometheus]:
+    """Watching the private listener at `target`, once for each namespace, as if it were one there. Empty: outside of all."""
     (folder / "token").write_text(token)
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(_configuration(target, folder / "token")))
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(_configuration(target, namespaces, folder / "token")))
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     process = await asyncio.create_subprocess_exec(
@@ -82,7 +84,7 @@ async def prometheus(folder: Path, *, target: str, token: str) -> AsyncIterator[
         await process.wait()
 
 
-def _configuration(target: str, token: Path) -> Any:
+def _configuration(target: str, namespaces: Iterable[str], token: Path) -> Any:
     """The one that is shipped, for one bridge whose address is known."""
     told = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     told["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
@@ -91,5 +93,7 @@ def _configuration(target: str, token: Path) -> Any:
     assert job["authorization"] == {"credentials_file": "/run/secrets/BRIDGE_ADMIN_TOKEN"}
     job["authorization"] = {"credentials_file": str(token)}
     del job["dns_sd_configs"]
-    job["static_configs"] = [{"targets": [target]}]
+    job["static_configs"] = [
+        {"targets": [target], "labels": {"namespace": each} if each else {}} for each in namespaces
+    ]
     return told
