@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ import pytest
 import pytest_asyncio
 import yaml
 from host import ROTATE
-from rendered import one, rendered
+from rendered import copied, one, rendered
 from rules import ALERTS, rules
 from runbook import README, blocks, commands, pages, section
 from service import BRIDGE, Service, delivery, service
@@ -26,6 +27,8 @@ from bridge.stand_in import StandIn
 
 TOKEN = "token-of-the-tests"
 WATCH = section("Watch it")
+# How far a selector looks back: its range and its offset.
+BACK = re.compile(r"(?:\[(\w+)\])?(?: offset (\w+))?")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -118,16 +121,24 @@ def test_as_many_rules_are_told_of_as_there_are() -> None:
     assert f"the {len(rules('alert'))} of them" in WATCH
 
 
+def test_as_much_history_is_asked_for_as_the_rules_look_back() -> None:
+    """And a day, so that the edge of it is never missing."""
+    asked = [each["expr"] for each in (rules("alert") | rules("record")).values()]
+    back = [days(range_) + days(offset) for expression in asked for range_, offset in BACK.findall(expression)]
+    assert f"at least {math.ceil(max(back)) + 1} days of history" in WATCH
+
+
+def days(duration: str) -> float:
+    return int(duration[:-1]) * {"m": 1 / 1440, "h": 1 / 24, "d": 1, "w": 7}[duration[-1]] if duration else 0
+
+
 def test_its_links_can_be_led_elsewhere_by_one_command(tmp_path: Path) -> None:
     [[command]] = [line.splitlines() for line in blocks("sh", WATCH)]
-    for folder in ("prometheus", "grafana"):
-        (tmp_path / folder).mkdir()
-    for file in ("prometheus/alerts.yaml", "grafana/bridge.json"):
-        (tmp_path / file).write_text((DEPLOY / file).read_text())
-    subprocess.run([path_of("bash"), "-c", command], cwd=tmp_path, check=True)
-    for file in ("prometheus/alerts.yaml", "grafana/bridge.json"):
-        text = (tmp_path / file).read_text()
-        assert "https://wiki.example.com/bridge#" in text and "deploy/README.md#" not in text
+    deploy = copied(tmp_path)
+    subprocess.run([path_of("bash"), "-c", command], cwd=deploy, check=True)
+    for file in ("prometheus/alerts.yaml", "grafana/bridge.json", "kubernetes/components/rules/prometheusrule.yaml"):
+        text = (deploy / file).read_text()
+        assert "https://wiki.example.com/bridge#" in text and "deploy/README.md#" not in text, file
 
 
 def test_every_link_leads_somewhere() -> None:
