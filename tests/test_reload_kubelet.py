@@ -54,9 +54,13 @@ async def test_a_secret_is_rotated(running: Service, tmp_path: Path) -> None:
     assert (await post(running, 3, "whsec_old")).status == 401
 
 
-async def test_a_provider_comes_and_another_goes(running: Service, tmp_path: Path) -> None:
-    project(tmp_path / "secrets", {"STRIPE_WEBHOOK_SECRET": "whsec_old", "SLACK_SIGNING_SECRET": "s"})
+async def test_a_provider_comes_by_itself_and_goes_on_sighup(running: Service, tmp_path: Path) -> None:
+    project(tmp_path / "secrets", OLD | {"SLACK_SIGNING_SECRET": "s"})
     assert await taken(running) == ["sources"]
+    project(tmp_path / "secrets", {"STRIPE_WEBHOOK_SECRET": "whsec_old", "SLACK_SIGNING_SECRET": "s"})
+    assert await refused(running) == ["sources.intercom: not configured any more; on SIGHUP the bridge does without"]
+    os.kill(running.pid, signal.SIGHUP)
+    assert await taken(running, 2) == ["sources"] * 2
     for source, status in {"stripe": 200, "slack": 200, "intercom": 404}.items():
         assert (await running.ask("HEAD", f"{running.public}/webhooks/{source}")).status == status, source
 
