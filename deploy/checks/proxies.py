@@ -79,6 +79,8 @@ class Proxy:
 
 NGINX = Proxy("nginx", "nginx.conf", ("nginx", "-g", "daemon off;", "-c"))
 CADDY = Proxy("caddy", "Caddyfile", ("caddy", "run", "--adapter", "caddyfile", "--config"))
+# Beside that of PyPI the oldest there is: 2.6, in Debian 12 and 13 and in Ubuntu.
+CADDY_OF_DEBIAN = Proxy("caddy", "Caddyfile", ("/usr/bin/caddy", *CADDY.command[1:]))
 PROXIES = (NGINX, CADDY)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from proxies import HOST, PROXIES, ask, bridge_behind, connection, network
+from proxies import CADDY_OF_DEBIAN, HOST, PROXIES, ask, bridge_behind, connection, network
 from receiving import Answer, another, answer, request
 from service import SECRETS, Service, delivery, elapsed
 from slack_sdk.signature import SignatureVerifier
@@ -36,7 +36,10 @@ def alone() -> Iterator[None]:
         yield
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PROXIES, ids=lambda proxy: proxy.name)
+ALL = (*PROXIES, CADDY_OF_DEBIAN)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ALL, ids=lambda proxy: proxy.command[0])
 async def bridge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     async with bridge_behind(request.param, tmp_path_factory.mktemp("proxy")) as running:
         yield running
