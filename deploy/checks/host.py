@@ -33,6 +33,10 @@ BRIDGE = COMMANDS.partition("bridge check")[0]
 """The function `bridge`."""
 
 
+ONCE = "bridge/once.py"
+"""A module of the release that is installed first, and of none after it."""
+
+
 class Host:
     """A machine with the bridge on it, as the README installs it, and an Event API beside it."""
 
@@ -95,6 +99,7 @@ class Host:
 def installed() -> Iterator[Host]:
     """It runs, and an Event API beside it. Commands of the README alone have brought it there."""
     with machine() as booted:
+        booted.run(f"touch {ONCE}")
         booted.run(INSTALL, online=True)
         booted.run(KEY, stdin="key-of-the-checks\n")
         booted.run(SECRET, stdin="whsec_of_the_checks\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 import trustme
-from host import COMMANDS, ENCRYPT, FILE, ROTATE, SEE, SETTINGS, UPGRADE, Host, commands, installed, section, until
+from host import COMMANDS, ENCRYPT, FILE, ONCE, ROTATE, SEE, SETTINGS, UPGRADE, Host, commands, installed, section, until
 from tools import DEPLOY, run
 
 pytestmark = pytest.mark.timeout(300)  # the first waits for pip
@@ -222,7 +222,10 @@ def test_a_reload_reads_the_configuration_and_transforms_again(host: Host) -> No
 
 def test_an_upgrade_is_an_installation_over_the_old_one(host: Host) -> None:
     [before] = host.shows("MainPID")
+    host.run(f"rm {ONCE}; touch bridge/new.py")
     host.machine.run(UPGRADE, online=True)
+    there = host.run("cd /opt/bridge/lib/python3*/site-packages; ls bridge/*.py").split()
+    assert "bridge/new.py" in there and ONCE not in there, "what the new release has, and nothing of the old"
     host.until_ready()
     assert host.shows("MainPID") != [before]
     host.arrived(host.send())
