@@ -18,6 +18,7 @@ from tools import DEPLOY, ROOT, run, until
 
 pytest_plugins = ["containers"]
 
+README = (DEPLOY / "README.md").read_text()
 IMAGE = "webhook-event-bridge"
 STOP_THE_RECEIVER = """
 import os, pathlib, signal
@@ -71,6 +72,7 @@ def test_what_it_says_of_itself(built: dict[str, Any]) -> None:
     assert said["User"] == "10001:10001"
     assert said["WorkingDir"] == "/data" and set(said["Volumes"]) == {"/data"}
     assert set(said["ExposedPorts"]) == {"8080/tcp"}
+    assert said["StopSignal"] in {"SIGTERM", "15"}
     assert said["Entrypoint"] == ["dumb-init", "--", "bridge"] and said["Cmd"] == ["serve"]
     assert built["Healthcheck"]["Test"] == ["CMD", "bridge", "health"]
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in said["Labels"].items()}
@@ -200,13 +202,20 @@ def test_its_health_is_told_and_a_receiver_that_hangs_is_not_healthy(engine: Eng
 
 def test_signals_reach_the_bridge_and_orphans_are_taken_in(engine: Engine) -> None:
     with container(engine, *settings()) as bridge:
-        engine.docker("kill", "--signal", "HUP", "bridge")
+        [reload] = set(re.findall(r"`docker (exec bridge sh -c .*?)`", README))
+        engine.shell(f"docker {reload}", cwd=ROOT)
         until(lambda: "configuration.taken" in [line["event"] for line in bridge.log()])
         bridge.run("sh", "-c", "kill -HUP 1")  # where nobody can send one from outside, as in a pod
         until(lambda: [line["event"] for line in bridge.log()].count("configuration.taken") == 2)
         bridge.run("sh", "-c", "(sleep 0.2 &)")
         zombies = "grep -l '^State:.Z' /proc/[0-9]*/status || true"
         until(lambda: bridge.run("sh", "-c", zombies) == "")
+
+
+def test_nobody_is_told_to_reload_in_a_way_that_turns_off_the_restart() -> None:
+    """After any signal of `docker kill`, one that is `unless-stopped` counts as stopped: https://github.com/moby/moby/issues/47792."""
+    for text in (README, (DEPLOY / "compose.yaml").read_text(), (ROOT / "README.md").read_text()):
+        assert re.findall(r"\bkill (?:-s|--signal)\b.*", text) == []
 
 
 def test_every_command_works_in_it(engine: Engine) -> None:
