@@ -101,7 +101,7 @@ class Engine:
         said = run("bash", self.folder / "docker", *arguments, environment=self.environment, status=status, stdin=stdin)
         return "".join(line for line in said.splitlines(keepends=True) if "systemd" not in line)
 
-    def shell(self, script: str, *, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+    def shell(self, script: str, *, cwd: Path, environment: Mapping[str, str] | None = None, stdin: str = "") -> str:
         """What a user types, with `docker` being this one."""
         return run(
             "bash",
@@ -110,6 +110,7 @@ class Engine:
             "-c",
             f"cd {cwd}\n{script}",
             environment=self.environment | dict(environment or {}),
+            stdin=stdin,
         )
 
     def has(self, image: str) -> bool:
@@ -132,3 +133,8 @@ class Engine:
         ):
             self.docker("buildah", *arguments)
         shutil.rmtree(root)
+
+
+def revision() -> str:
+    """What an image that is built here is made of."""
+    return run("git", "-C", ROOT, "rev-parse", "HEAD").strip()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import tempfile
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +24,18 @@ from bridge import providers
 from bridge.clock import wall_clock
 
 # What a container of the bridge can do without, and so should.
-SPARE = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
+SPARE = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "all", "--security-opt", "no-new-privileges")  # noqa: S108 - of the container
 PATIENCE = 30.0
+LOCK = """
+import contextlib, socket, sqlite3, time
+journal = sqlite3.connect("/data/bridge.db", isolation_level=None)
+journal.execute("BEGIN EXCLUSIVE")
+open("/tmp/locked", "w").close()
+with contextlib.suppress(OSError):
+    while True:
+        socket.create_connection(("127.0.0.1", 8080)).close()
+        time.sleep(0.05)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +60,8 @@ class Running:
 
     def post(self, n: int | str, *, secret: str = SECRETS["STRIPE_WEBHOOK_SECRET"]) -> int:
         """From outside, signed as Stripe signs. The status; 0: nobody answered."""
-        body = delivery(n)
-        headers = providers.load()["stripe"].scheme.sign(body, secret=secret.encode(), now=wall_clock())
-        request = urllib.request.Request(f"{self.address}/webhooks/stripe", data=body, headers=dict(headers))  # noqa: S310 - http
+        body, headers = signed(n, secret)
+        request = urllib.request.Request(f"{self.address}/webhooks/stripe", data=body, headers=headers)  # noqa: S310 - http
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310 - http
                 return int(response.status)
@@ -59,23 +70,49 @@ class Running:
         except OSError:
             return 0
 
+    @contextmanager
+    def asked(self, n: int | str) -> Iterator[Callable[[], int]]:
+        """A webhook that is being received, for its end is not awaited. Call what is yielded for the status."""
+        body, headers = signed(n, SECRETS["STRIPE_WEBHOOK_SECRET"])
+        head = {**headers, "Host": "bridge", "Content-Length": str(len(body)), "Expect": "100-continue"}
+        lines = ["POST /webhooks/stripe HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+        host, _, port = self.address.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            connection.sendall("\r\n".join(lines).encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+            connection.sendall(body)
+            yield lambda: int(connection.recv(1000).split()[1])
+
+    @contextmanager
+    def journal_locked(self) -> Iterator[None]:
+        """For all that would write to it, by a process inside, until no new connections are taken: so until it stops."""
+        holding = threading.Thread(target=self.run, args=["python", "-c", LOCK], kwargs={"status": None})
+        holding.start()
+        until(lambda: self.run("ls", "/tmp/locked", status=None) == "/tmp/locked\n")  # noqa: S108 - of the container
+        yield
+        holding.join()
+
     def until_ready(self) -> None:
         until(
             lambda: "readyz: ready" in self.engine.docker("exec", self.name, "bridge", "health", "--ready", status=None)
         )
 
 
+def signed(n: int | str, secret: str) -> tuple[bytes, dict[str, str]]:
+    """A delivery of Stripe's, and the headers it comes with."""
+    body = delivery(n)
+    return body, dict(providers.load()["stripe"].scheme.sign(body, secret=secret.encode(), now=wall_clock()))
+
+
 @contextmanager
-def container(engine: Engine, *options: str, name: str = "bridge", ready: bool = True) -> Iterator[Running]:
-    """Started with these options, and gone afterwards."""
-    engine.docker(
-        "run", "--detach", "--name", name, *SPARE, "--publish", "127.0.0.1::8080", *options, "webhook-event-bridge"
-    )
+def container(engine: Engine, *options: str, image: str = "webhook-event-bridge") -> Iterator[Running]:
+    """Started with these options, ready, and gone afterwards."""
+    name = "bridge"
+    engine.docker("run", "--detach", "--name", name, *SPARE, "--publish", "127.0.0.1::8080", *options, image)
     try:
         port = engine.docker("port", name, "8080").strip()
         found = Running(engine, name, f"http://{port}")
-        if ready:
-            found.until_ready()
+        found.until_ready()
         yield found
     finally:
         engine.docker("rm", "--force", "--volumes", name)

@@ -8,7 +8,21 @@ from collections.abc import Iterator
 import orjson
 import pytest
 import trustme
-from host import COMMANDS, ENCRYPT, FILE, ONCE, ROTATE, SEE, SETTINGS, UPGRADE, Host, commands, installed, section, until
+from host import (
+    COMMANDS,
+    ENCRYPT,
+    FILE,
+    ONCE,
+    ROTATE,
+    SEE,
+    SETTINGS,
+    UPGRADE,
+    Host,
+    commands,
+    installed,
+    section,
+    until,
+)
 from tools import DEPLOY, run
 
 pytestmark = pytest.mark.timeout(300)  # the first waits for pip
