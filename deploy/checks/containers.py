@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from engine import Engine
-from tools import DEPLOY, ROOT
+from tools import DEPLOY, ROOT, run
 
 
 @pytest.fixture(scope="session")
@@ -14,5 +14,7 @@ def engine() -> Iterator[Engine]:
     """With the image of deploy/Dockerfile built in it, once."""
     with Engine() as found:
         found.base()
-        found.docker("build", "--file", DEPLOY / "Dockerfile", "--tag", "webhook-event-bridge", ROOT)
+        revision = run("git", "-C", ROOT, "rev-parse", "HEAD").strip()
+        options = ["--build-arg", f"REVISION={revision}", "--tag", "webhook-event-bridge"]
+        found.docker("build", *options, "--file", DEPLOY / "Dockerfile", ROOT)
         yield found

@@ -133,8 +133,3 @@ class Engine:
         ):
             self.docker("buildah", *arguments)
         shutil.rmtree(root)
-
-
-def revision() -> str:
-    """What an image that is built here is made of."""
-    return run("git", "-C", ROOT, "rev-parse", "HEAD").strip()
