@@ -185,11 +185,20 @@ def asked(what: str) -> dict[str, Any]:
         return found
 
 
+def prometheus_is_ready() -> bool:
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:9090/-/ready"):
+            return True
+    except OSError:
+        return False
+
+
 def is_watched(user: User, *bridges: str) -> None:
     """By the README's command, less Grafana, of which there is no image here."""
     [command] = shown("Prometheus and Grafana")
     assert command.endswith(" grafana\n") and SERVICES["grafana"]["depends_on"] == ["prometheus"]
     user.further(command.replace(" grafana\n", " prometheus\n"))
+    until(prometheus_is_ready)
     until(
         lambda: (
             {each["labels"]["instance"]: each["health"] for each in asked("targets")["activeTargets"]}
