@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -42,19 +41,25 @@ class Server(web.Server):
         self._owing: dict[RequestHandler, int] = {}
         """Bytes of its head from each connection that owes us one, who has owed it for longest first."""
         self._held = 0
-        self._leaves = False
+        self.leaves = False
+        """Whether each answer is the last one on its connection."""
         self._crowded_out = log.Sparing("connection.crowded_out")
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
 
-    async def take_leave(self, *, within: float) -> None:
-        """Each answer is the last one on its connection from here on. Returns when none is left, and at the latest then."""
-        self._leaves = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                while self._connections:  # noqa: ASYNC110 - nobody tells
-                    await asyncio.sleep(_LOOK_AGAIN)
+    async def take_leave(self, *, idle: float, busy: float) -> None:
+        """Each answer is the last one on its connection from here on. After `idle` seconds those without a request are
+        closed. Returns when none is left, and after `busy` seconds at the latest: aiohttp would read no body to its end.
+        """
+        self.leaves = True
+        began = self._loop.time()
+        while self._connections and (passed := self._loop.time() - began) < busy:
+            if passed >= idle:
+                for connection in self.connections:
+                    if not connection._request_in_progress:  # noqa: SLF001 - nothing else tells
+                        self._drop(connection)
+            await asyncio.sleep(_LOOK_AGAIN)
 
     async def drop_the_silent(self, *, within: float = _HEAD_WITHIN) -> None:
         """For ever: close connections that do not bring the head they owe. Whoever opened as many as we may have, and said
@@ -110,8 +115,6 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        if self._leaves:
-            message = message._replace(should_close=True)
         return _Request(message, payload, protocol, writer, task, self._loop)
 
 
@@ -176,7 +179,9 @@ class _Request(web.BaseRequest):
     @property
     def keep_alive(self) -> bool:
         """Behind an offer to upgrade the parser loses count of what is whose."""
-        return not (self._message.should_close or self._message.upgrade)
+        server = self._protocol._manager  # noqa: SLF001 - nothing else tells; None: the connection is gone
+        leaves = isinstance(server, Server) and server.leaves
+        return not (self._message.should_close or self._message.upgrade or leaves)
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         """Nobody needs to know which versions of Python and aiohttp to look up."""

@@ -85,7 +85,7 @@ async def receiver(
         unable=lambda reason: say({"unstored": reason}),
     )
     server = public_server(receiving, most=most)
-    runner = web.ServerRunner(server, shutdown_timeout=_GRACE)
+    runner = web.ServerRunner(server, shutdown_timeout=_LEAVE)
     await runner.setup()
     site = web.SockSite(runner, public, backlog=1024)
     await site.start()
@@ -95,7 +95,7 @@ async def receiver(
     for each in watching:
         each.cancel()
     await site.stop()
-    await server.take_leave(within=_LEAVE)
+    await server.take_leave(idle=_LEAVE, busy=_GRACE)
     await runner.cleanup()
     await store.close()
 

@@ -16,8 +16,10 @@ from commands import standing_in
 from load import load
 from processes import children, command_line, descendants, is_alive, send
 from reloading import hang_up, taken, told, without_secret
-from service import Service, delivery, elapsed, service, until
+from service import SECRETS, Service, delivery, elapsed, service, until
 
+from bridge import providers
+from bridge.clock import wall_clock
 from bridge.model import State
 from bridge.stand_in import StandIn
 
@@ -95,6 +97,37 @@ async def test_the_new_forwarder_does_not_wait_for_the_old_receiver(tmp_path: Pa
         assert is_alive(receiver)
         slow.close()
         await taken(running)
+
+
+@pytest.mark.parametrize("stopped", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_webhook_that_is_half_here_is_read_to_its_end(tmp_path: Path, api: StandIn, stopped: int) -> None:
+    """Intercom would send it once more, and that soon."""
+    async with service(tmp_path, api.url) as running:
+        body = delivery(1)
+        address = urlsplit(running.public)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        signed = "".join(f"{name}: {value}\r\n" for name, value in signature(body).items())
+        head = f"POST /webhooks/stripe HTTP/1.1\r\nHost: here\r\n{signed}Content-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body[:20])
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        running.send_signal(stopped)
+        if stopped == signal.SIGHUP:
+            [old] = those(running, "receiver")
+            await until(lambda: old not in those(running, "receiver") or len(those(running, "receiver")) == 2)
+        await asyncio.sleep(2)
+        writer.write(body[20:])
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"\r\nConnection: close\r\n" in answer
+        if stopped == signal.SIGTERM:
+            assert await running.wait() == 0
+        assert set(await running.entries()) == {"evt_1"}
+
+
+def signature(body: bytes) -> dict[str, str]:
+    secret = SECRETS["STRIPE_WEBHOOK_SECRET"].encode()
+    return dict(providers.load()["stripe"].scheme.sign(body, secret=secret, now=wall_clock()))
 
 
 async def test_a_receiver_that_hangs_is_replaced_and_killed(tmp_path: Path, api: StandIn) -> None:
