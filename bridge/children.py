@@ -85,7 +85,10 @@ class Children:
             child.stopping.set()
         # Closed here too, or the kernel would go on taking connections nobody accepts.
         self._public.close()
-        await asyncio.gather(*map(self._end, tuple(self._living)))
+        ended = await asyncio.gather(*map(self._end, tuple(self._living)), return_exceptions=True)
+        for failed in ended:  # once all have ended
+            if failed is not None:
+                raise failed
 
     def missing(self) -> list[str]:
         """The names of those that do not serve, and should."""
@@ -198,7 +201,8 @@ class Child:
         reader, writer = await asyncio.open_connection(sock=channel)
         # Over a private channel from us to a process of ours: secrets stand in no argument and no environment.
         writer.write(packed(self._told))
-        with contextlib.suppress(ConnectionError):  # it was killed before it had read them
+        # It was killed before it had read them, or says more than a line may hold: it is started again then.
+        with contextlib.suppress(ConnectionError, ValueError):
             async for line in reader:
                 message: dict[str, str] = orjson.loads(line)
                 if message.pop("ready", ""):

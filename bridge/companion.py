@@ -42,10 +42,10 @@ class Companion:
                     env=environment,
                     start_new_session=True,  # what a terminal or an init sends to all is for the supervisor alone
                 )
+            return cls(process, *await asyncio.open_connection(sock=ours))
         except BaseException:
-            ours.close()
+            ours.close()  # which it notices, and leaves
             raise
-        return cls(process, *await asyncio.open_connection(sock=ours))
 
     async def stop(self) -> str:
         """End it. How it ended: `ended with exit status 1`, `was ended by signal 9`."""

@@ -57,7 +57,8 @@ class Server(web.Server):
         while self._connections and (passed := self._loop.time() - began) < busy:
             if passed >= idle:
                 for connection in self.connections:
-                    if not connection._request_in_progress:  # noqa: SLF001 - nothing else tells
+                    asks = connection._request_in_progress or connection._messages  # noqa: SLF001 - nothing else tells
+                    if not asks and not self._owing.get(connection):
                         self._drop(connection)
             await asyncio.sleep(_LOOK_AGAIN)
 

@@ -54,7 +54,7 @@ class Configuration:
             reader = await Companion.start("bridge.config", environment=self._environment)
         except OSError as error:  # no more processes, or files
             raise BridgeError(f"no process to read the configuration can be started: {error.strerror}") from None
-        self._stamps = stamps(self._stamps)  # where it fails now, it is not read again for what was changed before
+        known = self._stamps = stamps(self._stamps)  # where it fails, it is not read again for what was changed before
         said, late = b"", ""
         try:
             async with asyncio.timeout(_READ_WITHIN):
@@ -64,11 +64,13 @@ class Configuration:
         finally:
             ended = await reader.stop()
         try:
-            settings, faults, secret, self._stamps = unpacked(io.BytesIO(said))
+            settings, faults, secret, files = unpacked(io.BytesIO(said))
         except BridgeError:
             raise
         except Exception:  # noqa: BLE001 - what is not whole can be anything
             raise BridgeError(f"the process that reads the configuration {late or ended}") from None
+        # A file that can't be read names none, and what was read before is still in use.
+        self._stamps = {**known, **files} if faults else files
         for name in secret:
             self._theirs.pop(name, None)
         return settings, faults

@@ -49,6 +49,8 @@ _LEAVE = 1.0
 _LINGER = 1.0
 # Connections at once. An idle one takes 6 KB, and a limit of files may be a million.
 _MOST_CONNECTIONS = 20_000
+# Characters of a reason that the supervisor is told.
+_LONGEST_SAID = 4000
 # Files we need beside connections: for the journal, what is counted, the listener.
 _OTHER_FILES = 64
 
@@ -202,7 +204,8 @@ def main(name: str, counts_as: str, parent: int, channel: int, *passed: int) -> 
     sockets = [process.adopt(descriptor) for descriptor in passed]
 
     def say(message: Mapping[str, object]) -> None:
-        conversation.sendall(orjson.dumps(message) + b"\n")
+        short = {key: value[:_LONGEST_SAID] if isinstance(value, str) else value for key, value in message.items()}
+        conversation.sendall(orjson.dumps(short) + b"\n")
 
     async def live() -> None:
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()

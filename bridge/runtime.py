@@ -54,11 +54,24 @@ def addresses() -> list[tuple[str, int]]:
     """
     for directory in _place().glob(f"{_LIVING}*"):
         with suppress(OSError, ValueError, TypeError):
-            if directory.stat().st_uid == os.getuid() and _is_held(directory):
-                said = orjson.loads((directory / _ADDRESSES).read_bytes())
-                if said["of"] == _identity():
-                    return [(host, port) for host, port in said["addresses"]]
+            said = orjson.loads(_announced(directory))
+            if said["of"] == _identity():
+                return [(host, port) for host, port in said["addresses"]]
     return []
+
+
+def _announced(directory: Path) -> bytes:
+    """By one descriptor, so that nobody exchanges what was looked at. Raises OSError."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(held).st_uid != os.getuid() or not _is_locked(held):
+            raise FileNotFoundError
+        with open(
+            _ADDRESSES, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, dir_fd=held)
+        ) as file:
+            return file.read()
+    finally:
+        os.close(held)
 
 
 def _identity() -> list[str]:
@@ -74,14 +87,11 @@ def _in_memory() -> Path | None:
     return memory if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) else None
 
 
-def _is_held(directory: Path) -> bool:
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _is_locked(held: int) -> bool:
     try:
         fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(held)
     return False
 
 

@@ -36,6 +36,7 @@ from bridge.worker.client import Loaded, Worker, WorkerSettings
 _MOST_PRIVATE = 100
 # Seconds until what could not be taken is tried again.
 _FIRST_RETRY, _LONGEST_RETRY = 5.0, 60.0
+_ANOTHER_JOURNAL = "journal: restart the bridge to change it; what is pending stays in this one"
 # Taken hold of at the start, for as long as the service lives.
 _BOUND = ("host", "port", "admin_host", "admin_port")
 
@@ -50,6 +51,7 @@ class Service:
         self._public: socket.socket | None = None
         self._private: socket.socket | None = None
         self._journal: Journal | None = None
+        self._identity = ""
         self._modules: tuple[str, ...] = ()
         self._stopping = asyncio.Event()
         self.ready = asyncio.Event()
@@ -73,7 +75,7 @@ class Service:
                 self._private = bound
         if settings.journal:
             try:
-                self._journal = await _opened(settings)
+                self._journal, self._identity = await _opened(settings)
             except BridgeError as error:
                 faults.append(f"journal: {error}")
         loaded = await _loaded(settings)
@@ -104,7 +106,8 @@ class Service:
             log.info("service.stopping")
             following.cancel()
             await asyncio.wait([following])
-            await children.stop()
+            # Beside it: a database that hangs would take its time after theirs.
+            await asyncio.gather(children.stop(), *([self._journal.close()] if self._journal else []))
         finally:
             await admin.cleanup()
             await self.close()
@@ -154,8 +157,8 @@ class Service:
     async def _follow(self, children: Children) -> None:
         """For ever: take the configuration as it is by then, all of it, or leave it as it was and say why.
 
-        What nobody asked for, and what fails for a reason that may pass, is tried again; what is wrong with a file that
-        somebody had read is theirs to mend.
+        What was refused is tried again, and told once: secrets come in before their database knows them, and transforms are
+        mended.
         """
         asked, faults, delay = False, list[str](), math.inf
         while self._configuration is not None:
@@ -164,19 +167,17 @@ class Service:
             try:
                 changed = await self._read_again(self._configuration, children, asked=asked)
             except ConfigInvalid as invalid:
-                faults, passing, asked = list(invalid.faults), not asked, False
+                faults = list(invalid.faults)
             except BridgeError as error:
-                faults, passing = [str(error)], True
+                faults = [str(error)]
             except Exception as error:  # noqa: BLE001 - a bridge that takes no rotated secret any more would go unseen
-                faults, passing = [type(error).__name__], True
+                faults = [type(error).__name__]
             else:
                 if asked or changed or faults:
                     log.info("configuration.taken", changed=_told(changed, asked=asked))
                 asked, faults, delay = False, [], math.inf
                 continue
-            delay = (
-                min(max(_FIRST_RETRY, delay * 2 if faults == before else 0), _LONGEST_RETRY) if passing else math.inf
-            )
+            delay = min(delay * 2, _LONGEST_RETRY) if faults == before else _FIRST_RETRY
             for fault in faults if faults != before else ():
                 log.error("configuration.refused", reason=fault)
 
@@ -197,8 +198,12 @@ class Service:
         loaded = await _loaded(settings)
         if loaded.faults:
             raise ConfigInvalid(loaded.faults)
-        before = self._journal
-        after = before if settings.journal == self.settings.journal else await _opened(settings)
+        before = after = self._journal
+        if settings.journal != self.settings.journal and journal.file_of(settings.journal) is None:
+            after, identity = await _opened(settings, create=False)
+            if identity != self._identity:
+                await after.close()
+                raise ConfigInvalid([_ANOTHER_JOURNAL])
         try:
             await children.replace((settings, loaded.files))
         except BaseException as error:
@@ -212,16 +217,16 @@ class Service:
             await before.close()
 
 
-async def _opened(settings: Settings) -> Journal:
-    """The journal, tried. Raises BridgeError."""
-    opened = await journal.open(settings.journal, connections=settings.journal_connections)
+async def _opened(settings: Settings, *, create: bool = True) -> tuple[Journal, str]:
+    """The journal, tried, and what tells it from another. Raises BridgeError."""
+    opened = await journal.open(settings.journal, connections=settings.journal_connections, create=create)
     try:
         await opened.reserve()
         await opened.check()
+        return opened, await opened.identity()
     except BaseException:
         await opened.close()
         raise
-    return opened
 
 
 async def _loaded(settings: Settings) -> Loaded:
@@ -245,8 +250,8 @@ def _fixed(before: Settings, after: Settings, changed: Iterable[str]) -> Iterato
     for name in changed:
         if name in _BOUND:
             yield f"{name}: restart the bridge to change it"
-        elif name == "journal" and journal.place(before.journal) != journal.place(after.journal):
-            yield f"{name}: restart the bridge to change it; what is pending stays in this one"
+        elif name == "journal" and journal.file_of(before.journal) != journal.file_of(after.journal):
+            yield _ANOTHER_JOURNAL
 
 
 def _lost(before: Settings, after: Settings) -> Iterator[str]:

@@ -26,6 +26,8 @@ from bridge.verify import Provider, restore
 
 # Enough for a traceback of the user's own frames; kept with the attempt.
 _LONGEST_ERROR = 8_000
+# Characters of what is said of a module that does not load: a line in a log.
+_LONGEST_FAULT = 1_000
 
 # Seconds. A body is kept for 30 days.
 _LONGEST_RETRY = 30 * 86_400.0
@@ -125,7 +127,7 @@ def _what(error: BaseException) -> str:
     if isinstance(error, _NoTransform):
         return str(error)
     # What a SyntaxError says ends in the place, which was told.
-    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"[:_LONGEST_FAULT]
 
 
 class _NoTransform(Exception):

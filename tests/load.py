@@ -12,7 +12,7 @@ from service import Service, delivery
 
 # Seconds between two on one connection that is kept, as a proxy in front has dozens: so that there are some on which
 # nothing is said when the receiver leaves.
-_PAUSES = (0.0, 0.0, 0.02, 0.3)
+_PAUSES = (0.0, 0.02, 0.3, 1.5)
 
 
 @asynccontextmanager

@@ -15,6 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiving import samples
 from service import SECRETS, Service, delivery, service
 
+from bridge.cli.running import get
+from bridge.errors import BridgeError
+
 TOKEN = "tokén of the tests"
 
 
@@ -90,6 +93,12 @@ async def test_whoever_is_refused_is_told_why_and_no_token(tmp_path: Path) -> No
         f"{url}it asks for BRIDGE_ADMIN_TOKEN, and none is to be found here: run this where it runs, as the same user\n",
     )
     assert with_another == (1, "", f"{url}the running bridge has another BRIDGE_ADMIN_TOKEN than is configured here\n")
+
+
+def test_a_token_that_no_header_can_hold_is_not_told() -> None:
+    with pytest.raises(BridgeError, match="no header can hold the token") as raised:
+        get("http://127.0.0.1:9/metrics", within=1, most=1, headers={"Authorization": b"Bearer a\rb"})
+    assert raised.value.__suppress_context__
 
 
 def test_where_none_runs_that_is_said(tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ def test_a_place_that_can_not_be_looked_into_does_not_pass_for_an_empty_one(dire
     assert load(CREDENTIALS_DIRECTORY=str(loop), **given, **ours).admin_token == ("t",), "nothing is looked for there"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", ","])
+def test_each_line_is_one_wherever_it_was_written(end: str) -> None:
+    assert load(STRIPE_WEBHOOK_SECRET=f"new{end} old{end if end != ',' else ''}").sources["stripe"].secrets == (
+        "new",
+        "old",
+    )
+
+
 @pytest.mark.parametrize("content", ["", " \n", "\n\n"])
 def test_an_empty_file_there_is_a_fault(directories: Mapping[str, Path], content: str) -> None:
     there = directories["containers"] / "STRIPE_WEBHOOK_SECRET"

@@ -212,3 +212,24 @@ async def test_who_takes_no_answers_is_let_go(bridge: Receiving, monkeypatch: py
         async with _sending_for_ever(sock, good(bridge) * 100):
             await until(lambda: not server.connections)
     await runner.cleanup()
+
+
+async def test_a_server_that_leaves_closes_who_asks_nothing_and_hears_out_who_does(bridge: Receiving) -> None:
+    server = roles.public_server(bridge.receiver)
+    async with (
+        asyncio.timeout(10),
+        listening(web.ServerRunner(server)) as port,
+        connection(port) as (idle, idle_writer),
+        connection(port) as (asking, writer),
+    ):
+        idle_writer.write(good(bridge))
+        assert (await answer(idle)).status == 200
+        whole = good(bridge, 2)
+        writer.write(whole[:50])
+        await until(lambda: len(server.connections) == 2)
+        leaving = asyncio.create_task(server.take_leave(idle=0.1, busy=60))
+        assert await is_closed(idle)
+        writer.write(whole[50:])
+        answered = await answer(asking)
+        assert (answered.status, answered.headers["connection"]) == (200, "close")
+        await leaving

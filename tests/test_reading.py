@@ -116,6 +116,19 @@ async def test_a_reader_that_is_killed_is_an_error_and_the_next_one_reads(
     assert (await configuration.read())[1] == []
 
 
+async def test_a_file_that_is_named_in_one_that_can_not_be_read_any_more_is_still_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("whsec_1")
+    toml = tmp_path / "bridge.toml"
+    toml.write_text(f"[sources.eu]\nprovider = 'stripe'\nsecrets = ['file:{tmp_path}/other']\n")
+    found = Configuration({**os.environ, "BRIDGE_CONFIG": str(toml), "INNGEST_DEV": "1"})
+    await found.read()
+    toml.write_text("[sources.")
+    assert len((await found.read())[1]) == 1
+    (tmp_path / "other").write_text("whsec_22")
+    async with asyncio.timeout(5):
+        assert await found.changed() is False
+
+
 async def test_a_file_that_never_ends_is_given_up(
     configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,7 +100,10 @@ async def test_the_new_forwarder_does_not_wait_for_the_old_receiver(tmp_path: Pa
 
 
 @pytest.mark.parametrize("stopped", [signal.SIGTERM, signal.SIGHUP])
-async def test_a_webhook_that_is_half_here_is_read_to_its_end(tmp_path: Path, api: StandIn, stopped: int) -> None:
+@pytest.mark.parametrize("here", ["half its head", "half its body"])
+async def test_a_webhook_that_is_half_here_is_read_to_its_end(
+    tmp_path: Path, api: StandIn, stopped: int, here: str
+) -> None:
     """Intercom would send it once more, and that soon."""
     async with service(tmp_path, api.url) as running:
         body = delivery(1)
@@ -108,7 +111,8 @@ async def test_a_webhook_that_is_half_here_is_read_to_its_end(tmp_path: Path, ap
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         signed = "".join(f"{name}: {value}\r\n" for name, value in signature(body).items())
         head = f"POST /webhooks/stripe HTTP/1.1\r\nHost: here\r\n{signed}Content-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body[:20])
+        whole, half = head.encode() + body, 30 if here == "half its head" else len(head) + 20
+        writer.write(whole[:half])
         await writer.drain()
         await asyncio.sleep(0.2)
         running.send_signal(stopped)
@@ -116,7 +120,7 @@ async def test_a_webhook_that_is_half_here_is_read_to_its_end(tmp_path: Path, ap
             [old] = those(running, "receiver")
             await until(lambda: old not in those(running, "receiver") or len(those(running, "receiver")) == 2)
         await asyncio.sleep(2)
-        writer.write(body[20:])
+        writer.write(whole[half:])
         answer = await asyncio.wait_for(reader.read(), 5)
         writer.close()
         assert answer.startswith(b"HTTP/1.1 200 ") and b"\r\nConnection: close\r\n" in answer

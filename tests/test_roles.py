@@ -138,6 +138,22 @@ async def test_a_process_that_is_being_started_when_it_is_told_to_stop_is_not_fo
     assert [process.returncode for process in started] == [-9]
 
 
+async def test_a_module_with_much_to_say_of_itself_ends_no_bridge(tmp_path: Path) -> None:
+    """It is loaded when it is first needed: what it is by then."""
+    module = tmp_path / "mine" / "stripe.py"
+    module.parent.mkdir()
+    module.write_text("def transform(delivery):\n    return []\n")
+    async with standing_in() as api, service(tmp_path, api.url, {"BRIDGE_TRANSFORMS": "mine"}) as running:
+        module.write_text("raise RuntimeError('x' * 100_000)")
+        assert (await running.post(delivery(1))).status == 200
+        await until(lambda: "worker.unavailable" in running.logged)
+        answered = await running.ready()
+        assert answered.status == 503 and "RuntimeError" in answered.text
+        module.write_text("def transform(delivery):\n    return []\n")
+        await running.until_finished()
+        await running.until_ready()
+
+
 async def test_none_is_started_any_more_when_the_listener_is_closed(tmp_path: Path) -> None:
     """One that fell over just then would be given a listener that is none, and its watch would fail."""
     ready, failed = asyncio.Event(), asyncio.Event()

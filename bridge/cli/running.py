@@ -34,6 +34,8 @@ def get(url: str, *, within: float, most: int, headers: Mapping[str, bytes] | No
         return answer.status, answer.read(most).decode(errors="replace")
     except TimeoutError:
         raise BridgeError(f"no answer within {within:g} s") from None
+    except ValueError:  # it would quote the header
+        raise BridgeError("no header can hold the token") from None
     except (OSError, HTTPException) as error:
         raise BridgeError((error.strerror if isinstance(error, OSError) else "") or type(error).__name__) from None
     finally:

@@ -190,7 +190,7 @@ def _text(path: Path, where: str, faults: list[str]) -> str | None:
 
 
 def _split(value: str, where: str, faults: list[str]) -> tuple[str, ...]:
-    parts = [part.strip() for part in re.split(r"[,\n]", value.strip())]
+    parts = [part.strip() for part in re.split(r",|\r?\n|\r", value.strip())]
     if not all(parts):
         faults.append(f"{where}: {'a blank secret between commas' if any(parts) else 'blank'}")
     return tuple(part for part in parts if part)

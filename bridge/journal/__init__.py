@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -101,6 +102,9 @@ class Journal(Protocol):
         `alone`: for who wants nobody to work on it now.
         """
 
+    async def identity(self) -> str:
+        """What tells it from another, by whatever URL, and as whomever, it was opened."""
+
     async def check(self) -> None:
         """Return if a delivery could be stored now: by storing something."""
 
@@ -123,7 +127,7 @@ class Kind(Protocol):
 
     def shown(self, url: str) -> str: ...
 
-    def place(self, url: str) -> object: ...
+    def file_of(self, url: str) -> Path | None: ...
 
 
 def at(url: str, *, connections: int = 4, create: bool = True, receiving: bool = False) -> Journal:
@@ -180,9 +184,9 @@ def shown(url: str) -> str:
     return "" if package is None else package.shown(url)
 
 
-def place(url: str) -> object:
-    """What tells it from another journal, whoever opens it, and how. Raises ConfigInvalid where the URL names none."""
-    return _kind(url).place(url)
+def file_of(url: str) -> Path | None:
+    """Where it is kept; None: by a server. Raises ConfigInvalid where the URL names none."""
+    return _kind(url).file_of(url)
 
 
 def _kind(url: str) -> Kind:

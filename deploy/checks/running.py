@@ -55,8 +55,9 @@ class Running:
 
     def listed(self) -> dict[str, str]:
         """The state of each delivery, by its id."""
-        lines = self.run("bridge", "list", "--json", "--limit", "100000").splitlines()
-        return {entry["id"]: entry["state"] for entry in map(json.loads, lines)}
+        # Where the journal does not answer just then, there is none to see.
+        lines = self.run("bridge", "list", "--json", "--limit", "100000", status=None).splitlines()
+        return {entry["id"]: entry["state"] for entry in (json.loads(line) for line in lines if line.startswith("{"))}
 
     def post(self, n: int | str, *, secret: str = SECRETS["STRIPE_WEBHOOK_SECRET"]) -> int:
         """From outside, signed as Stripe signs. The status; 0: nobody answered."""

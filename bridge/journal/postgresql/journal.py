@@ -21,11 +21,11 @@ from bridge.journal.postgresql import appends, reads, writes
 from bridge.journal.postgresql.presence import Presence
 from bridge.journal.postgresql.schema import check_known, migrate, schema_number
 from bridge.journal.postgresql.server import Job, Server, T
-from bridge.journal.postgresql.url import fault_of, place, shown
+from bridge.journal.postgresql.url import fault_of, file_of, shown
 from bridge.journal.rows import Row, check, row_of
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement
 
-__all__ = ["PostgresqlJournal", "at", "exists", "fault_of", "place", "rehearse", "shown"]
+__all__ = ["PostgresqlJournal", "at", "exists", "fault_of", "file_of", "rehearse", "shown"]
 
 # Seconds a statement may take that a provider waits for, or a scrape. Slack gives up on us after three.
 _WITHIN = 2.0
@@ -109,6 +109,9 @@ class PostgresqlJournal:
         self._check_open()
         if alone and await self._on(reads.at_work):
             raise JournalUnavailable(f"{self._server.name}: a bridge is running on it: stop it first")
+
+    async def identity(self) -> str:
+        return await self._on(reads.identity)
 
     async def check(self) -> None:
         await self._on(appends.probe, within=_WITHIN)

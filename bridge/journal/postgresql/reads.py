@@ -57,6 +57,19 @@ _CENSUS = f"""
 _AT_WORK = f"SELECT count(*) FROM pg_locks WHERE {HELD} AND objsubid = 2 AND classid = {WORK} AND objid = {JOURNAL}"  # noqa: S608 - our own text
 
 
+# Where a URL leads also depends on who asks: a role may have a database of its name, and a search_path of its own.
+_IDENTITY = f"""
+    SELECT (SELECT system_identifier FROM pg_control_system()) || ' '
+        || (SELECT oid FROM pg_database WHERE datname = current_database()) || ' ' || {JOURNAL}
+"""  # noqa: S608 - our own text
+
+
+async def identity(connection: AsyncConnection) -> str:
+    """Of the cluster, the database in it, and our tables in that."""
+    [(found,)] = await (await connection.execute(_IDENTITY)).fetchall()
+    return str(found)
+
+
 async def at_work(connection: AsyncConnection) -> bool:
     """Whether anybody claims from this journal."""
     row = await (await connection.execute(_AT_WORK)).fetchone()

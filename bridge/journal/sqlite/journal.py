@@ -25,12 +25,12 @@ from bridge.journal.rows import Row, check, row_of
 from bridge.journal.sqlite import appends, reads, writes
 from bridge.journal.sqlite.bell import Bell
 from bridge.journal.sqlite.file import CHECKPOINT_AFTER, SqliteFile
-from bridge.journal.sqlite.place import Reservation, exists, fault_of, one_to_try, path_of, place, shown
+from bridge.journal.sqlite.place import Reservation, exists, fault_of, file_of, one_to_try, path_of, shown
 from bridge.journal.sqlite.steps import Steps
 from bridge.journal.sqlite.writing import Writer
 from bridge.model import Attempt, Delivery, Entry, Selection, Settlement
 
-__all__ = ["SqliteJournal", "at", "exists", "fault_of", "place", "rehearse", "shown"]
+__all__ = ["SqliteJournal", "at", "exists", "fault_of", "file_of", "rehearse", "shown"]
 
 T = TypeVar("T")
 
@@ -127,6 +127,9 @@ class SqliteJournal:
         del alone  # whoever has it is
         self._check_open()
         self._reservation.take()
+
+    async def identity(self) -> str:
+        return str(self._path)
 
     async def check(self) -> None:
         await self._on(self._durable, writes.probe)

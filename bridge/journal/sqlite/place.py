@@ -51,9 +51,9 @@ def shown(url: str) -> str:
     return url
 
 
-def place(url: str) -> object:
-    """As `bridge.journal.place`."""
-    return path_of(url).absolute()
+def file_of(url: str) -> Path:
+    """As `bridge.journal.file_of`. SQLite follows a link, and keeps the -wal beside what it leads to."""
+    return path_of(url).resolve()
 
 
 @contextmanager
