@@ -196,13 +196,18 @@ def declared(of: type = Settings, path: str = "") -> Iterator[tuple[str, Field[A
 
 def packed(told: object) -> bytes:
     """What has settings in it, for another process of ours."""
-    return pickle.dumps([name for name, _ in declared()]) + pickle.dumps(told)
+    return pickle.dumps(_form()) + pickle.dumps(told)
 
 
 def unpacked(said: io.BufferedIOBase) -> Any:
     """What was `packed`. Raises EOFError where nothing was, BridgeError where its sender or its reader is of another version:
     its values would be taken for those of other settings.
     """
-    if pickle.load(said) != [name for name, _ in declared()]:  # noqa: S301 - from a process of ours, over a private channel
+    if pickle.load(said) != _form():  # noqa: S301 - from a process of ours, over a private channel
         raise BridgeError("the bridge was upgraded while it ran: restart it")
     return pickle.load(said)  # noqa: S301 - as above
+
+
+def _form() -> list[str]:
+    """What tells settings of one version of the bridge from those of another."""
+    return [name for name, _ in declared()]

@@ -12,10 +12,12 @@ from typing import Any, TypeAlias
 
 import postgres
 import pytest
+from commands import standing_in
 
 from bridge import journal as journals
 from bridge.journal import Journal
 from bridge.model import Delivery
+from bridge.stand_in import StandIn
 
 T0 = 1_767_225_600_000  # the first moment of 2026
 
@@ -112,6 +114,13 @@ def cluster() -> Iterator[postgres.Cluster]:
     started.start()
     yield started
     started.stop()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[StandIn]:
+    """The Event API, as a dev server has it."""
+    async with standing_in() as found:
+        yield found
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from commands import standing_in
 from load import load
 from processes import environment
 from reloading import TRANSFORM, hang_up, post, refused, taken, told, without_secret
@@ -16,12 +14,6 @@ from service import SECRETS, delivery, service, until
 
 from bridge.model import State
 from bridge.stand_in import StandIn
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[StandIn]:
-    async with standing_in() as found:
-        yield found
 
 
 async def test_a_secret_is_rotated_without_a_restart_and_without_a_webhook_refused(

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from commands import standing_in
 from kubelet import project
 from reloading import TRANSFORM, post, refused, taken
 from service import Service, service
@@ -17,12 +16,6 @@ from bridge.stand_in import StandIn
 
 TOML = 'transforms = ["transforms"]\n'
 OLD = {"STRIPE_WEBHOOK_SECRET": "whsec_old", "INTERCOM_CLIENT_SECRET": "i"}
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[StandIn]:
-    async with standing_in() as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import pytest
-from commands import standing_in
 from postgres import Cluster
 from reloading import refused, taken, told
 from service import delivery, elapsed, service
@@ -18,20 +16,6 @@ from bridge import journal
 from bridge.stand_in import StandIn
 
 ANOTHER = "journal: restart the bridge to change it; what is pending stays in this one"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    found = Cluster()
-    found.start()
-    yield found
-    found.stop()
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[StandIn]:
-    async with standing_in() as found:
-        yield found
 
 
 def file_with(url: str, folder: Path) -> tuple[Path, dict[str, str]]:

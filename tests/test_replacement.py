@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import postgres
 import pytest
-from commands import standing_in
 from load import load
 from processes import children, command_line, descendants, is_alive, send
 from reloading import hang_up, taken, told, without_secret
@@ -22,12 +21,6 @@ from bridge import providers
 from bridge.clock import wall_clock
 from bridge.model import State
 from bridge.stand_in import StandIn
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[StandIn]:
-    async with standing_in() as found:
-        yield found
 
 
 def those(of: Service, name: str) -> list[int]:

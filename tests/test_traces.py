@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from collector import Collector, Span, collecting
 from commands import delivery as stored
-from commands import standing_in
 from conftest import Place
 from service import Service, delivery, elapsed, service, until
 
@@ -26,12 +25,6 @@ SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
     async with collecting() as found:
-        yield found
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[StandIn]:
-    async with standing_in() as found:
         yield found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from collector import Collector, collecting
-from commands import Process, closed_url, run, standing_in
+from commands import Process, closed_url, run
 from service import delivery, service, until
 
 from bridge import config
@@ -29,12 +29,6 @@ SESAME = "NeverToBeShown"
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
     async with collecting() as found:
-        yield found
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[StandIn]:
-    async with standing_in() as found:
         yield found
 
 

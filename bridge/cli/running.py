@@ -15,7 +15,8 @@ def listeners() -> tuple[str, str]:
     """URLs of the public and the private one: as the running bridge says itself, to whom is where it was started; else as
     is configured.
     """
-    return tuple(local_url(host, port) for host, port in runtime.addresses() or _configured())  # type: ignore[return-value]  # there are two
+    public, private = runtime.addresses() or _configured()
+    return local_url(*public), local_url(*private)
 
 
 def local_url(bound: str, port: int) -> str:
